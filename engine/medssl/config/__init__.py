@@ -1,0 +1,1 @@
+"""Settings of methods, tasks and commands: pydantic models without torch."""

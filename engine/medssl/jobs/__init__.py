@@ -1,0 +1,1 @@
+"""Drivers of long work: one generator of `Progress`, run here, in a thread or in a process."""

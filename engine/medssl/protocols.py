@@ -1,0 +1,84 @@
+"""The few shapes that rooms agree on; no base class to inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class FeatureLevel:
+    """One level of a feature pyramid: channels, and input voxels per cell along each axis."""
+
+    channels: int
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as the data room hands them to a method or a task.
+
+    Args:
+        image: (B, C, *S) float32, normalised to [0, 1] (``medssl.volume.normalize``).
+        spacing: (B, n) float32, mm per voxel in array order.
+        modality: (B,) int64, index into the modalities of the data set.
+        index: (B,) int64, row of the volume in the data set: equal for crops of one volume.
+        label: (B, 1, *S) int64 class per voxel, -1 where unlabelled; None without labels.
+        targets: further targets by name (class, task, group, boxes), each with first axis B.
+    """
+
+    image: Tensor
+    spacing: Tensor
+    modality: Tensor
+    index: Tensor
+    label: Tensor | None = None
+    targets: Mapping[str, Any] | None = None
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on ``device``."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in moved.items()}
+        if self.targets is not None:
+            moved["targets"] = {
+                k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in self.targets.items()
+            }
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a step returns: the scalar to minimise, and numbers to watch (detached)."""
+
+    total: Tensor
+    metrics: Mapping[str, Tensor]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """(B, C, *S) -> feature pyramid, finest level first; S a multiple of the coarsest stride."""
+
+    levels: tuple[FeatureLevel, ...]
+    spatial_dims: int
+    in_channels: int
+
+    def __call__(self, x: Tensor) -> list[Tensor]: ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What the training loop needs: parameters in an `nn.Module`, views, and a loss per step.
+
+    ``backbone`` holds ``encoder`` and maybe ``decoder``. ``views`` draws all randomness from
+    ``generator`` and runs on the batch's device. ``forward`` takes the views and the global step.
+    A trainable may also have ``after_backward(step)``, called between backward and optimiser step.
+    """
+
+    backbone: nn.Module
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Any: ...
+
+    def __call__(self, views: Any, step: int) -> Losses: ...

@@ -1,0 +1,1 @@
+"""The napari plugin: it draws and reacts; `medssl` computes."""
