@@ -41,12 +41,14 @@ class Batch:
     def to(self, device: torch.device | str) -> Self:
         """The same batch on ``device``."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in moved.items()}
+        moved = _to(moved, device)
         if self.targets is not None:
-            moved["targets"] = {
-                k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in self.targets.items()
-            }
+            moved["targets"] = _to(self.targets, device)
         return replace(self, **moved)
+
+
+def _to(values: Mapping[str, Any], device: torch.device | str) -> dict[str, Any]:
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Encoder(Protocol):
     spatial_dims: int
     in_channels: int
 
-    def __call__(self, x: Tensor) -> list[Tensor]: ...
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """The feature maps, one per level."""
+        ...
 
 
 @runtime_checkable
@@ -79,6 +83,10 @@ class Trainable(Protocol):
 
     backbone: nn.Module
 
-    def views(self, batch: Batch, generator: torch.Generator) -> Any: ...
+    def views(self, batch: Batch, generator: torch.Generator) -> Any:
+        """Crops and augmentations of one batch."""
+        ...
 
-    def __call__(self, views: Any, step: int) -> Losses: ...
+    def __call__(self, views: Any, step: int) -> Losses:
+        """The loss of one step."""
+        ...

@@ -68,14 +68,11 @@ class Geometry:
         """Build from anything array-like; absent spacing is 1 mm, origin 0, direction identity."""
         sizes = tuple(int(size) for size in np.asarray(shape).ravel())
         n = len(sizes)
-        to_vector = lambda value, default: tuple(  # noqa: E731
-            float(v) for v in np.asarray(default if value is None else value, dtype=float).ravel()
-        )
         matrix = np.eye(n) if direction is None else np.asarray(direction, dtype=float).reshape(n, n)
         return cls(
             shape=sizes,
-            spacing=to_vector(spacing, np.ones(n)),
-            origin=to_vector(origin, np.zeros(n)),
+            spacing=_vector(spacing, np.ones(n)),
+            origin=_vector(origin, np.zeros(n)),
             direction=tuple(tuple(float(v) for v in row) for row in matrix),
             frame_of_reference_uid=frame_of_reference_uid,
             has_spacing=has_spacing,
@@ -94,7 +91,7 @@ class Geometry:
     @cached_property
     def matrix(self) -> NDArray[np.float64]:
         """(n, n) matrix that takes an index offset to a world offset in mm."""
-        return np.asarray(self.direction) * np.asarray(self.spacing)
+        return np.asarray(np.asarray(self.direction) * np.asarray(self.spacing), dtype=np.float64)
 
     @cached_property
     def affine(self) -> NDArray[np.float64]:
@@ -111,12 +108,12 @@ class Geometry:
 
     def to_world(self, index: ArrayLike) -> NDArray[np.float64]:
         """World position in mm of voxel indices (..., n), array order in and out."""
-        return np.asarray(index, dtype=float) @ self.matrix.T + np.asarray(self.origin)
+        return np.asarray(np.asarray(index, dtype=float) @ self.matrix.T + np.asarray(self.origin))
 
     def to_index(self, world: ArrayLike) -> NDArray[np.float64]:
         """Continuous voxel index of world positions (..., n) in mm, array order in and out."""
         offset = np.asarray(world, dtype=float) - np.asarray(self.origin)
-        return offset @ np.linalg.inv(self.matrix).T
+        return np.asarray(offset @ np.linalg.inv(self.matrix).T)
 
     def contains(self, index: ArrayLike) -> bool:
         """Whether an index (n,) lies inside the grid, half a voxel of margin included."""
@@ -155,3 +152,7 @@ class Geometry:
             frame_of_reference_uid=self.frame_of_reference_uid,
             has_spacing=self.has_spacing,
         )
+
+
+def _vector(value: ArrayLike | None, default: NDArray[np.float64]) -> Vector:
+    return tuple(float(v) for v in np.asarray(default if value is None else value, dtype=float).ravel())

@@ -1,0 +1,124 @@
+"""The residual encoder family, built from MONAI blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai.networks.blocks.convolutions import Convolution, ResidualUnit
+from torch import Tensor, nn
+
+from medssl.protocols import FeatureLevel
+
+ENCODERS: dict[str, dict[str, tuple[int, ...]]] = {
+    "tiny": {"channels": (8, 24, 48, 80), "blocks": (1, 1, 1, 1)},
+    "small": {"channels": (24, 64, 128, 128), "blocks": (1, 2, 2, 1)},
+    "base": {"channels": (32, 96, 192, 320), "blocks": (1, 2, 2, 2)},
+}
+"""Sizes by name. The stride-2 stage is thin: it costs most and is not in the dense feature."""
+
+
+class ResidualEncoder(nn.Module):
+    """Residual feature pyramid of strides 2, 4, 8, 16 in 2D or 3D.
+
+    Every stage halves the grid by a convolution whose kernel equals its stride, so cell ``i`` of a level
+    of stride ``s`` covers exactly the voxels ``[s i, s i + s)``: flips and quarter turns of the input
+    are flips and quarter turns of every level, and tiles that begin on a multiple of the stride agree.
+    Normalisation is batch norm with running statistics: at inference no value depends on the tile.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        channels: channels of each level, finest first.
+        blocks: residual units (two 3-wide convolutions each) per stage.
+        strides: stride of each stage, an int or one per axis; default 2 everywhere.
+
+    Raises:
+        ValueError: lengths of ``channels``, ``blocks`` and ``strides`` differ.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int = 1,
+        channels: Sequence[int] = ENCODERS["small"]["channels"],
+        blocks: Sequence[int] = ENCODERS["small"]["blocks"],
+        strides: Sequence[int | Sequence[int]] | None = None,
+    ) -> None:
+        super().__init__()
+        per_stage = [2] * len(channels) if strides is None else list(strides)
+        if not len(channels) == len(blocks) == len(per_stage):
+            raise ValueError(
+                f"channels {channels}, blocks {blocks} and strides {strides} must have equal lengths"
+            )
+        steps = [(s,) * spatial_dims if isinstance(s, int) else tuple(s) for s in per_stage]
+        self.spatial_dims = spatial_dims
+        self.in_channels = in_channels
+        self.config: Mapping[str, Any] = {
+            "spatial_dims": spatial_dims,
+            "in_channels": in_channels,
+            "channels": list(channels),
+            "blocks": list(blocks),
+            "strides": [list(step) for step in steps],
+        }
+        self.stages = nn.ModuleList(
+            _stage(spatial_dims, before, after, step, count)
+            for before, after, step, count in zip(
+                (in_channels, *channels[:-1]), channels, steps, blocks, strict=True
+            )
+        )
+        levels, stride = [], (1,) * spatial_dims
+        for width, step in zip(channels, steps, strict=True):
+            stride = tuple(a * b for a, b in zip(stride, step, strict=True))
+            levels.append(FeatureLevel(width, stride))
+        self.levels = tuple(levels)
+        # Receptive radius of each stage in cells of its own input, per axis: two convolutions a block,
+        # each reaching one output cell, i.e. one step of the stage.
+        self.halos = tuple(
+            tuple(2 * count * axis for axis in step) for count, step in zip(blocks, steps, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Feature pyramid.
+
+        Args:
+            x: (B, in_channels, *S), S a multiple of the coarsest stride.
+
+        Returns:
+            One (B, C_i, *S / stride_i) per level, finest first.
+        """
+        pyramid = []
+        for stage in self.stages:
+            x = stage(x)
+            pyramid.append(x)
+        return pyramid
+
+
+def _stage(spatial_dims: int, before: int, after: int, step: tuple[int, ...], count: int) -> nn.Sequential:
+    down = Convolution(
+        spatial_dims, before, after, strides=step, kernel_size=step, padding=0, adn_ordering="NA",
+        act="relu", norm="batch", bias=False,
+    )  # fmt: skip
+    units = [
+        ResidualUnit(
+            spatial_dims, after, after, subunits=2, adn_ordering="NA", act="relu", norm="batch", bias=False
+        )
+        for _ in range(count)
+    ]
+    return nn.Sequential(down, *units)
+
+
+def build_encoder(name: str, spatial_dims: int, in_channels: int = 1) -> ResidualEncoder:
+    """An encoder of the family by size.
+
+    Args:
+        name: "tiny", "small" or "base".
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"unknown encoder {name!r}: choose from {', '.join(ENCODERS)}")
+    return ResidualEncoder(spatial_dims, in_channels, **ENCODERS[name])
