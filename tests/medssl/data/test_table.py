@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medssl.data.table import read_data, read_table
+from medssl.errors import InputError
+
+
+def write(folder: Path, text: str) -> Path:
+    for name in ("a.nii.gz", "b.nii", "a_label.nii.gz"):
+        (folder / name).write_bytes(b"x")
+    path = folder / "table.csv"
+    path.write_text(text)
+    return path
+
+
+def test_reads_every_column(tmp_path: Path) -> None:
+    table = write(
+        tmp_path,
+        "image,label,boxes,class,subject,modality,task,group,split\n"
+        "a.nii.gz,a_label.nii.gz,,liver; spleen,s1,ct,organs,abdomen,train\n"
+        "b.nii,,,,s2,MR,,,\n",
+    )
+    first, second = read_table(table)
+    assert first.image == tmp_path / "a.nii.gz"
+    assert first.label == tmp_path / "a_label.nii.gz"
+    assert first.classes == ("liver", "spleen")
+    assert (first.subject, first.modality, first.task, first.group) == ("s1", "CT", "organs", "abdomen")
+    assert (first.split, first.origin) == ("train", f"{table}:2")
+    assert (second.label, second.classes, second.split) == (None, (), "")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("picture\na.nii.gz\n", "needs the column image"),
+        ("image,colour\na.nii.gz,red\n", "unknown column 'colour'"),
+        ("image,split\na.nii.gz,training\n", ":2: split 'training'"),
+        ("image\na.nii.gz\nmissing.nii\n", ":3: image missing.nii does not exist"),
+        ("image,label\na.nii.gz,nothing.nii\n", ":2: label nothing.nii does not exist"),
+        (
+            "image,split,subject\na.nii.gz,train,s\nb.nii,val,s\n",
+            ":3: subject s is in split train and in val",
+        ),
+        ("image\na.nii.gz,more\n", ":2: more cells than columns"),
+        ("image,split\n,train\n", ":2: the cell image is empty"),
+        ("image\n", "no rows"),
+    ],
+)
+def test_errors_name_file_line_and_reason(tmp_path: Path, text: str, words: str) -> None:
+    table = write(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        list(read_table(table))
+    assert str(caught.value).startswith(str(table))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_splits_are_selected_and_an_empty_split_is_refused(tmp_path: Path) -> None:
+    table = write(tmp_path, "image,split\na.nii.gz,train\nb.nii,val\n")
+    assert [row.name for row in read_data(table, ("val",))] == ["b.nii"]
+    with pytest.raises(InputError, match="no row has split test"):
+        read_data(table, ("test",))
+
+
+def test_folder_is_searched_for_scans_and_series(tmp_path: Path) -> None:
+    write(tmp_path, "image\n")
+    series = tmp_path / "p1" / "ct"
+    series.mkdir(parents=True)
+    (series / "1.dcm").write_bytes(b"")
+    (series / "2.dcm").write_bytes(b"")
+    other = tmp_path / "p2"
+    other.mkdir()
+    (other / "IM0").write_bytes(b"\0" * 128 + b"DICM")
+    (other / "notes.txt").write_text("not a scan")
+    rows = read_data(tmp_path)
+    assert [row.name for row in rows] == ["a.nii.gz", "b.nii", "p1/ct", "p2"]
+    assert rows[2].subject == "p1"
+
+
+def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_data(tmp_path / "absent")
+    with pytest.raises(InputError, match="holds no scan"):
+        read_data(tmp_path)
