@@ -1,1 +1,1 @@
-"""Room."""
+"""Losses: tensors in, a scalar to minimise out."""

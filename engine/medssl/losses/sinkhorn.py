@@ -1,0 +1,70 @@
+"""Sinkhorn-Knopp: soft cluster codes in which every prototype gets its share of the samples."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@torch.no_grad()
+def sinkhorn(
+    scores: Tensor,
+    epsilon: float = 0.05,
+    iterations: int = 3,
+    *,
+    row_marginals: Tensor | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    """Codes Q = diag(u) exp(scores / epsilon) diag(v) whose prototypes share the samples as asked.
+
+    Each iteration scales the prototypes to their marginal, then the samples to one. Samples come last, so
+    every row of the result sums to one after any number of iterations; the marginals of the prototypes hold
+    only in the limit. Works on logarithms: no epsilon under- or overflows, and collapsed features (equal
+    rows) give exactly uniform codes. No gradient; float32 (float64 stays float64).
+
+    With ``group``, the samples of all its processes are balanced together (a collective call: every process
+    of the group must make it, one without samples with B = 0).
+
+    Args:
+        scores: (B, K) similarities of samples and prototypes, cosines as a rule.
+        epsilon: entropy weight; small gives near one-hot codes, large gives uniform ones.
+        iterations: number of scalings; 0 gives ``softmax(scores / epsilon)``.
+        row_marginals: (K,) share of the samples per prototype, >= 0, in any scale; None for equal shares.
+        group: process group to balance over; None for this process alone.
+
+    Returns:
+        (B, K) codes, rows sum to 1.
+
+    Raises:
+        ValueError: on a wrong shape, or an epsilon that is not positive.
+
+    Reference: Caron et al., "Unsupervised learning of visual features by contrasting cluster assignments",
+    NeurIPS 2020, section 3.1; Cuturi, "Sinkhorn distances", NeurIPS 2013.
+    """
+    if scores.ndim != 2:
+        raise ValueError(f"scores must be (B, K), got {tuple(scores.shape)}")
+    if epsilon <= 0:
+        raise ValueError(f"epsilon must be positive, got {epsilon}")
+    if row_marginals is not None and row_marginals.shape != scores.shape[1:]:
+        raise ValueError(f"row_marginals must be ({scores.shape[1]},), got {tuple(row_marginals.shape)}")
+    log_codes = scores.to(torch.promote_types(scores.dtype, torch.float32)) / epsilon  # (B, K)
+    # A share of zero becomes 1e30 below all others: its code is exactly 0, and no -inf - -inf makes a NaN.
+    log_shares = 0.0 if row_marginals is None else row_marginals.to(log_codes).log().clamp(min=-1e30)  # (K,)
+    for _ in range(iterations):
+        log_codes = log_codes - _logsumexp_samples(log_codes, group) + log_shares
+        log_codes = log_codes.log_softmax(dim=1)
+    return log_codes.softmax(dim=1)
+
+
+def _logsumexp_samples(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """Log of the sum of exponentials over the samples of all processes, (B, K) -> (K,)."""
+    if group is None or not dist.is_initialized():
+        return values.logsumexp(dim=0)
+    lowest = torch.finfo(values.dtype).min
+    # The extra row keeps a process without samples in the collective calls.
+    peak = torch.cat([values, values.new_full((1, values.shape[1]), lowest)]).amax(dim=0)
+    dist.all_reduce(peak, op=dist.ReduceOp.MAX, group=group)
+    total = (values - peak).exp().sum(dim=0)
+    dist.all_reduce(total, op=dist.ReduceOp.SUM, group=group)
+    return total.log() + peak

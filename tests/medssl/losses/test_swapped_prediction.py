@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from medssl.losses.prototype_codes import prediction_mask, prototype_codes
+from medssl.losses.sinkhorn import sinkhorn
+from medssl.losses.swapped_prediction import swapped_prediction_loss
+
+
+def test_reference_values(reference):
+    assert swapped_prediction_loss(reference.scores[:2]).item() == pytest.approx(11.254807, abs=1e-6)
+    assert swapped_prediction_loss(reference.scores).item() == pytest.approx(9.191595, abs=1e-6)
+
+
+def test_collapse_gives_ln_k():
+    flat = torch.zeros(8, 3000)
+    assert swapped_prediction_loss([flat, flat]).item() == pytest.approx(math.log(3000), abs=1e-4)
+
+
+def test_order_of_local_crops_and_swap_of_global_views_do_not_matter(reference):
+    first, second, local = reference.scores
+    other = local.flip(0)
+    loss = swapped_prediction_loss([first, second, local, other])
+    torch.testing.assert_close(loss, swapped_prediction_loss([first, second, other, local]))
+    torch.testing.assert_close(loss, swapped_prediction_loss([second, first, local, other]))
+
+
+def test_permuting_the_batch_does_not_matter(reference):
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    permuted = swapped_prediction_loss([s[order] for s in reference.scores])
+    torch.testing.assert_close(swapped_prediction_loss(reference.scores), permuted)
+
+
+def test_gradient_is_prediction_minus_code(reference):
+    first, second = (s.clone().requires_grad_() for s in reference.scores[:2])
+    swapped_prediction_loss([first, second]).backward()
+    # Two assigning views, each term a mean over 6 samples: d / d second = (p - q_first) / (tau B 2).
+    expected = ((second / 0.1).softmax(1) - sinkhorn(first)) / (0.1 * 6 * 2)
+    torch.testing.assert_close(second.grad, expected.detach())
+
+
+def test_gradcheck_with_fixed_codes(reference):
+    views = [s.clone().requires_grad_() for s in reference.scores]
+    codes = [sinkhorn(v) for v in views[:2]]
+    assert torch.autograd.gradcheck(lambda *v: swapped_prediction_loss(v, codes=codes), views)
+
+
+def test_softmax_over_block_gives_no_gradient_outside(reference):
+    blocks = {0: slice(0, 2), 1: slice(2, 4)}
+    modality = torch.tensor([0, 0, 0, 1, 1, 1])
+    views = [s.clone().requires_grad_() for s in reference.scores[:2]]
+    codes = [prototype_codes(v, modality, blocks, "partitioned") for v in views]
+    mask = prediction_mask(modality, blocks, 4, "block")
+    assert mask is not None
+    loss = swapped_prediction_loss(views, codes=codes, softmax_mask=mask)
+    loss.backward()
+    assert loss.isfinite()
+    for view in views:
+        assert view.grad is not None
+        assert (view.grad[~mask] == 0).all()
+        assert (view.grad[mask] != 0).any()
+
+
+def test_one_view_is_refused(reference):
+    with pytest.raises(ValueError, match="two views"):
+        swapped_prediction_loss(reference.scores[:1])
+
+
+def test_agrees_with_lightly(reference):
+    lightly = pytest.importorskip("lightly.loss.swav_loss", reason="parity check needs lightly")
+    high, low = reference.scores[:2], reference.scores[2:]
+    expected = lightly.SwaVLoss(temperature=0.1, sinkhorn_epsilon=0.05)(high, low)
+    torch.testing.assert_close(swapped_prediction_loss(reference.scores), expected, atol=1e-5, rtol=0)
