@@ -81,7 +81,7 @@ class DenseFeatures(nn.Module):
 
     def weights(self) -> list[Tensor]:
         """The projection cut by level: [(out_channels, C_i)]."""
-        return list(self.weight.split([level.channels for level in self.levels], dim=1))
+        return list(torch.split(self.weight, [level.channels for level in self.levels], dim=1))
 
     def offset(self) -> Tensor:
         """The projected mean (out_channels,), subtracted once."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,4 +58,4 @@ class Prototypes(nn.Module):
         if z.ndim == 2:
             return F.linear(z, self.weight)
         scores = torch.einsum("kd,bdn->bkn", self.weight, z.flatten(2))
-        return cast(Tensor, scores.reshape(z.shape[0], -1, *z.shape[2:]))
+        return scores.reshape(z.shape[0], -1, *z.shape[2:])

@@ -1,0 +1,60 @@
+"""Settings of SwAV-medical."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from medssl.config.augmentation import IntensityConfig, Range
+from medssl.config.run import RunConfig
+
+
+class ClusteringConfig(RunConfig):
+    """Online clustering: projection, prototypes and codes (Caron et al. 2020, section 3)."""
+
+    prototypes: int = Field(
+        3000, ge=2, description="number of prototypes K, all modalities together (SwAV: 3000)"
+    )
+    hidden: int = Field(2048, ge=1, description="hidden width of the projection head (SwAV: 2048)")
+    dim: int = Field(128, ge=1, description="dimension of the projections (SwAV: 128)")
+    temperature: float = Field(0.1, gt=0, description="temperature of the prediction (SwAV: 0.1)")
+    epsilon: float = Field(0.05, gt=0, description="entropy weight of the codes (SwAV: 0.05)")
+    iterations: int = Field(3, ge=1, description="Sinkhorn iterations (SwAV: 3)")
+    queue_length: int = Field(
+        0, ge=0, description="earlier embeddings per view and modality that balance codes"
+    )
+    queue_start: int = Field(0, ge=0, description="step at which the queue is first used (SwAV: epoch 15)")
+    weight: float = Field(1.0, ge=0, description="weight of this loss")
+
+
+class SwavConfig(RunConfig):
+    """SwAV-medical (Ghesu et al. 2022): defaults of SwAV where the paper is silent."""
+
+    crops: ClusteringConfig = Field(
+        ClusteringConfig(), description="clustering of pooled crops: the published form"
+    )
+    cells: ClusteringConfig = Field(
+        ClusteringConfig(prototypes=256, hidden=256, weight=0.0),
+        description="cell mode: swapped prediction of cells at the same place; gives the dense prototype map",
+    )
+    cells_per_crop: int = Field(256, ge=1, description="places sampled per pair of views in cell mode")
+    modality_mode: Literal["shared", "partitioned", "per_modality_marginal"] = Field(
+        "partitioned", description="how modalities share the prototypes (section A.3 of the method notes)"
+    )
+    softmax_over: Literal["all", "block"] = Field("all", description="prototypes a prediction competes with")
+    freeze_prototypes_steps: int = Field(313, ge=0, description="steps before prototypes move (SwAV: 313)")
+    global_size: int = Field(96, ge=16, description="edge of the two global crops, voxels (2D: 224)")
+    local_size: int = Field(48, ge=16, description="edge of the local crops, voxels (2D: 96)")
+    local_count: int = Field(6, ge=0, description="number of local crops (SwAV: 6)")
+    global_scale: Range = Field((0.25, 1.0), description="volume fraction of a global crop (2D: 0.14 to 1)")
+    local_scale: Range = Field((0.05, 0.25), description="volume fraction of a local crop (2D: 0.05 to 0.14)")
+    aspect: float = Field(1.2, ge=1, description="largest ratio of edges relative to the source crop")
+    flip: bool = Field(True, description="random flips and quarter turns; off where laterality matters")
+    intensity: IntensityConfig = Field(IntensityConfig(), description="intensity augmentation of every view")
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        if self.crops.weight == 0 and self.cells.weight == 0:
+            raise ValueError("crops.weight and cells.weight are both 0: nothing to learn")
+        return self

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medssl.nets.encoders import ENCODERS, ResidualEncoder, build_encoder
+
+
+@pytest.fixture(params=[2, 3])
+def spatial_dims(request):
+    return request.param
+
+
+def randomized(encoder):
+    """Running statistics away from their defaults, so that evaluation mode is really tested."""
+    generator = torch.Generator().manual_seed(3)
+    for name, buffer in encoder.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.1)
+        elif name.endswith("running_var"):
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.5)
+    return encoder.eval()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_levels_declare_what_forward_gives(name, spatial_dims):
+    encoder = build_encoder(name, spatial_dims, in_channels=2).eval()
+    size = (32, 48, 16)[:spatial_dims]
+    with torch.inference_mode():
+        pyramid = encoder(torch.rand(2, 2, *size))
+    assert [level.stride[0] for level in encoder.levels] == [2, 4, 8, 16]
+    for feature, level in zip(pyramid, encoder.levels, strict=True):
+        expected = tuple(n // s for n, s in zip(size, level.stride, strict=True))
+        assert feature.shape == (2, level.channels, *expected)
+
+
+def test_flips_do_not_move_cells(spatial_dims):
+    # A flip of the input flips the cells of every level exactly: with kernels flipped too, values agree.
+    encoder = randomized(ResidualEncoder(spatial_dims, 1, (4, 6, 6, 8), (1, 1, 1, 1)))
+    mirrored = randomized(ResidualEncoder(spatial_dims, 1, (4, 6, 6, 8), (1, 1, 1, 1)))
+    mirrored.load_state_dict(
+        {k: v.flip(-1) if v.ndim == spatial_dims + 2 else v for k, v in encoder.state_dict().items()}
+    )
+    x = torch.rand(1, 1, *(32,) * spatial_dims)
+    with torch.inference_mode():
+        for feature, other in zip(encoder(x), mirrored(x.flip(-1)), strict=True):
+            torch.testing.assert_close(feature, other.flip(-1), atol=1e-5, rtol=1e-4)
+
+
+def test_halo_is_the_receptive_radius_of_a_stage(spatial_dims):
+    encoder = randomized(ResidualEncoder(spatial_dims, 1, (4, 6, 6, 8), (1, 2, 1, 1)))
+    for index, stage in enumerate(encoder.stages):
+        channels = 1 if index == 0 else encoder.levels[index - 1].channels
+        halo = encoder.halos[index][0]
+        x = torch.rand(1, channels, *(8 * halo,) * spatial_dims)
+        start = 2 * halo
+        changed = x.clone()
+        changed[..., : start - halo] += 1  # beyond the halo of the cells from `start` on
+        with torch.inference_mode():
+            a, b = stage(x), stage(changed)
+        torch.testing.assert_close(a[..., start // 2 :], b[..., start // 2 :])
+        assert not torch.allclose(a[..., start // 2 - 1], b[..., start // 2 - 1]), (
+            "the halo is larger than needed"
+        )
+
+
+def test_stride_per_axis():
+    encoder = ResidualEncoder(3, 1, (4, 4, 4), (1, 1, 1), strides=[(1, 2, 2), (2, 2, 2), (2, 2, 2)])
+    assert [level.stride for level in encoder.levels] == [(1, 2, 2), (2, 4, 4), (4, 8, 8)]
+    assert encoder.halos[0] == (2, 4, 4)
+    assert encoder(torch.rand(1, 1, 8, 16, 16))[0].shape == (1, 4, 8, 8, 8)
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match="tiny, small, base"):
+        build_encoder("huge", 3)
+
+
+def test_lengths_must_agree():
+    with pytest.raises(ValueError, match="equal lengths"):
+        ResidualEncoder(3, 1, (4, 8), (1, 1, 1))
