@@ -17,7 +17,7 @@ def parts(request):
 
 
 def test_concatenation_uses_levels_of_stride_four_and_more(parts):
-    encoder, dense, pyramid = parts
+    _, dense, pyramid = parts
     assert dense.in_channels == 6 + 8 + 10
     features = dense.concatenated(pyramid)
     assert features.shape == (2, 24, *pyramid[1].shape[2:])
