@@ -1,1 +1,1 @@
-"""Room."""
+"""What is on disk: the source of truth."""
