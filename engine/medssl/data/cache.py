@@ -1,0 +1,267 @@
+"""The training cache on disk: normalised volumes in chunks, and what is known about each.
+
+    cache.json         settings it was prepared with
+    index.jsonl        one line per volume, appended when its voxels are on disk: the truth
+    entries.npy        the same as fixed-size records, memory-mapped by readers, with names.json
+    shard-00000.bin    chunked voxels (`medssl.data.chunks`), one volume after the other
+
+A killed `prepare` loses at most the volume being written: bytes beyond the last line of the index are
+overwritten, and a torn last line is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.config.prepare import CacheConfig
+from medssl.data.chunks import chunk_shape, read_box, to_chunks
+from medssl.errors import InputError
+from medssl.store.atomic import atomic_file, write_atomically
+
+FORMAT = "medssl-cache-1"
+SHARD_BYTES = 1 << 31
+_PAGE = 4096  # volumes begin on a page, so that a crop maps no page of its neighbour
+
+ENTRY = np.dtype(
+    [
+        ("shard", "u4"),
+        ("offset", "u8"),
+        ("ndim", "u1"),
+        ("shape", "u4", (3,)),
+        ("spacing", "f4", (3,)),
+        ("modality", "u2"),
+        ("task", "u4"),
+        ("group", "u4"),
+        ("subject", "u4"),
+        ("split", "u1"),
+        ("source", "S32"),
+    ]
+)
+"""One volume. Images have shape (1, h, w) and ndim 2; names are positions in names.json."""
+
+NAMES = ("modality", "task", "group", "subject", "split")
+_SCALE = {"uint8": 255.0, "int16": 32767.0, "float16": 1.0}
+
+
+def encode(values: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
+    """Voxels in [0, 1] as they are stored; the error is at most half a step of ``dtype``."""
+    if dtype == "float16":
+        return values.astype(np.float16)
+    steps: NDArray[np.generic] = np.rint(values * np.float32(_SCALE[dtype])).astype(dtype)
+    return steps
+
+
+def decode(values: NDArray[np.generic]) -> NDArray[np.float32]:
+    """The inverse of `encode`."""
+    floats = values.astype(np.float32)
+    if values.dtype.kind != "f":
+        floats *= np.float32(1 / _SCALE[values.dtype.name])
+    return floats
+
+
+class CacheWriter:
+    """Appends volumes to a cache; opens an unfinished one and goes on.
+
+    Args:
+        folder: cache folder, made if absent.
+        config: settings of the cache.
+
+    ``nbytes`` is the size of all voxels in it.
+
+    Raises:
+        InputError: the folder holds a cache of other settings, or something else.
+    """
+
+    def __init__(self, folder: Path, config: CacheConfig) -> None:
+        self.folder = folder
+        self.config = config
+        if (folder / "cache.json").exists():
+            before = read_settings(folder)
+            changed = [
+                name for name in CacheConfig.model_fields if getattr(before, name) != getattr(config, name)
+            ]
+            if changed:
+                raise InputError(
+                    f"{folder}: holds a cache with {changed[0]} = {getattr(before, changed[0])}, not "
+                    f"{getattr(config, changed[0])}; choose another --out or remove the folder"
+                )
+        else:
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise InputError(f"{folder}: is not a cache and not empty; choose another --out")
+            folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"format": FORMAT, "settings": config.model_dump(mode="json")}, indent=1)
+            write_atomically(folder / "cache.json", text + "\n")
+        self.lines = {line["source"]: line for line in _read_lines(folder)}
+        self.nbytes = sum(self._size(line) for line in self.lines.values())
+        last = max(self.lines.values(), key=lambda line: (line["shard"], line["offset"]), default=None)
+        self._next = (0, 0) if last is None else self._after(last)
+
+    def versions(self) -> dict[str, str]:
+        """What is in the cache: source id -> version of the source file."""
+        return {source: line["version"] for source, line in self.lines.items()}
+
+    def add(self, values: NDArray[np.float32], facts: dict[str, Any]) -> None:
+        """Write one volume and then its line.
+
+        Args:
+            values: (z, y, x) in [0, 1]; an image has z = 1.
+            facts: source, version, ndim, spacing (3 numbers, mm) and the `NAMES` as text.
+        """
+        shard, offset = self._next
+        path = self.folder / f"shard-{shard:05d}.bin"
+        with path.open("r+b" if path.exists() else "w+b") as stream:
+            stream.seek(offset)
+            stream.truncate()
+            for chunk in to_chunks(encode(values, self.config.dtype), chunk_shape(values.shape)):
+                stream.write(chunk.data)
+        line = {**facts, "shape": list(values.shape), "shard": shard, "offset": offset}
+        with (self.folder / "index.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+        replaced = self.lines.get(line["source"])
+        self.nbytes += self._size(line) - (0 if replaced is None else self._size(replaced))
+        self.lines[line["source"]] = line
+        self._next = self._after(line)
+
+    def _size(self, line: dict[str, Any]) -> int:
+        return int(np.prod(line["shape"])) * np.dtype(self.config.dtype).itemsize
+
+    def _after(self, line: dict[str, Any]) -> tuple[int, int]:
+        """Shard and offset of the volume that follows ``line``."""
+        offset = -(-(line["offset"] + self._size(line)) // _PAGE) * _PAGE
+        return (line["shard"] + 1, 0) if offset >= SHARD_BYTES else (line["shard"], offset)
+
+    def close(self) -> None:
+        """Compile the index into the records that readers map."""
+        entries, names = _compile(list(self.lines.values()))
+        write_atomically(self.folder / "names.json", json.dumps(names))
+        with atomic_file(self.folder / "entries.npy") as stream:
+            np.save(stream, entries)
+
+
+class Cache:
+    """A prepared cache, read lazily: opening costs the same for ten volumes and ten million.
+
+    Args:
+        folder: cache folder.
+        entries: (N,) records of `ENTRY`.
+        names: texts for each of `NAMES`.
+        config: settings it was prepared with.
+    """
+
+    def __init__(
+        self, folder: Path, entries: NDArray[np.void], names: dict[str, list[str]], config: CacheConfig
+    ) -> None:
+        self.folder = folder
+        self.entries = entries
+        self.names = names
+        self.config = config
+        self._dtype = np.dtype(config.dtype)
+        self._shards: dict[int, NDArray[np.uint8]] = {}
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open for reading.
+
+        Raises:
+            InputError: not a cache, or an empty one.
+        """
+        config = read_settings(folder)
+        records, names_file = folder / "entries.npy", folder / "names.json"
+        if records.exists() and names_file.exists():
+            entries = np.load(records, mmap_mode="r")
+            names = json.loads(names_file.read_text(encoding="utf-8"))
+        else:  # prepare was killed before its end: what is there can be used
+            entries, names = _compile(_read_lines(folder))
+        if len(entries) == 0:
+            raise InputError(f"{folder}: the cache is empty; run medssl prepare again")
+        return cls(folder, entries, cast("dict[str, list[str]]", names), config)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def column(self, name: str) -> list[str]:
+        """The texts behind one of `NAMES`, in the order of their numbers."""
+        return self.names[name]
+
+    def shape(self, row: int) -> tuple[int, int, int]:
+        """Voxels per axis of one volume; an image has one slice."""
+        z, y, x = self.entries["shape"][row].tolist()
+        return z, y, x
+
+    def read(self, row: int, start: tuple[int, ...], size: tuple[int, ...]) -> NDArray[np.float32]:
+        """A box of one volume, in [0, 1]; it must lie inside the volume."""
+        entry = self.entries[row]
+        shape = self.shape(row)
+        count = int(np.prod(shape))
+        offset = int(entry["offset"])
+        raw = self._shard(int(entry["shard"]))[offset : offset + count * self._dtype.itemsize]
+        return decode(read_box(raw.view(self._dtype), shape, chunk_shape(shape), start, size))
+
+    def _shard(self, number: int) -> NDArray[np.uint8]:
+        if number not in self._shards:
+            path = self.folder / f"shard-{number:05d}.bin"
+            try:  # a plain ndarray over the map: slicing np.memmap itself costs several microseconds
+                self._shards[number] = np.asarray(np.memmap(path, np.uint8, mode="r")).view(np.ndarray)
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"{path}: the cache is damaged ({error}); run medssl prepare again"
+                ) from error
+        return self._shards[number]
+
+
+def is_cache(folder: Path) -> bool:
+    """Whether ``folder`` is a training cache."""
+    return (folder / "cache.json").is_file()
+
+
+def read_settings(folder: Path) -> CacheConfig:
+    """The settings a cache was prepared with.
+
+    Raises:
+        InputError: not a cache of this format.
+    """
+    path = folder / "cache.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise InputError(
+                f"{path}: format {values['format']}, this version reads {FORMAT}; prepare it again"
+            )
+        return CacheConfig.model_validate(values["settings"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a training cache ({' '.join(str(error).split())})") from error
+
+
+def _read_lines(folder: Path) -> list[dict[str, Any]]:
+    """Lines of the index, the last one of each source; a torn end is cut off the file."""
+    path = folder / "index.jsonl"
+    if not path.exists():
+        return []
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if len(whole) < len(text):
+        path.write_bytes(whole)
+    lines = {line["source"]: line for line in map(json.loads, whole.splitlines())}
+    return list(lines.values())
+
+
+def _compile(lines: list[dict[str, Any]]) -> tuple[NDArray[np.void], dict[str, list[str]]]:
+    numbers: dict[str, dict[str, int]] = {name: {} for name in NAMES}
+    for name in NAMES:
+        for text in sorted({line[name] for line in lines}):
+            numbers[name][text] = len(numbers[name])
+    entries = np.zeros(len(lines), ENTRY)
+    for entry, line in zip(entries, sorted(lines, key=lambda line: line["source"]), strict=True):
+        for field in ("shard", "offset", "ndim", "shape", "spacing"):
+            entry[field] = line[field]
+        for name in NAMES:
+            entry[name] = numbers[name][line[name]]
+        entry["source"] = line["source"].encode()
+    return entries, {name: list(texts) for name, texts in numbers.items()}

@@ -1,0 +1,198 @@
+"""Random crops of the training cache as batches, read ahead of the training step."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medssl.data.cache import Cache
+from medssl.data.sampler import Draw, FamilySampler
+from medssl.data.table import TRAINING_SPLITS
+from medssl.errors import InputError
+from medssl.protocols import Batch
+from medssl.volume import Geometry
+from medssl.volume.resample import Floats, interpolate, interpolation_matrices
+
+Padding = Literal["zero", "edge", "reflect"]
+_NUMPY_PADDING: dict[Padding, Literal["constant", "edge", "symmetric"]] = {
+    "zero": "constant",
+    "edge": "edge",
+    "reflect": "symmetric",
+}
+
+
+class CropDataset:
+    """Random crops of the volumes of a cache.
+
+    Args:
+        cache: where the volumes lie.
+        spatial_dims: 3, or 2 for images and for random slices (along z) of volumes.
+        crop: voxels per axis of a sample.
+        splits: volumes of these splits only.
+        zoom: smallest and largest factor on the edge of the box that is read and then resized to
+            ``crop``; the spacing of the sample changes with it.
+        foreground: a crop with a smaller share of voxels above 0.1 is drawn again, up to 4 times; the
+            best one is kept.
+        padding: what surrounds a volume smaller than the crop; "zero" is what an encoder sees at the
+            border of a scan.
+
+    Raises:
+        InputError: no volume of the cache fits ``splits`` and ``spatial_dims``.
+    """
+
+    TRIES = 4
+
+    def __init__(
+        self,
+        cache: Cache,
+        spatial_dims: int,
+        crop: tuple[int, ...],
+        *,
+        splits: tuple[str, ...] = TRAINING_SPLITS,
+        zoom: tuple[float, float] = (1.0, 1.0),
+        foreground: float = 0.1,
+        padding: Padding = "zero",
+    ) -> None:
+        if len(crop) != spatial_dims:
+            raise ValueError(f"a crop of {spatial_dims} axes needs as many sizes, given {crop}")
+        self.cache = cache
+        self.spatial_dims = spatial_dims
+        self.crop = crop
+        self.zoom = zoom
+        self.foreground = foreground
+        self.padding = padding
+        allowed = [number for number, split in enumerate(cache.column("split")) if split in splits]
+        usable = np.isin(cache.entries["split"], allowed) & (cache.entries["ndim"] >= spatial_dims)
+        self.rows = np.flatnonzero(usable).astype(np.uint32)
+        if len(self.rows) == 0:
+            wanted = " or ".join(split or "(none)" for split in splits)
+            raise InputError(f"{cache.folder}: no {spatial_dims}D image of split {wanted} to train on")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names behind ``Batch.modality``."""
+        return tuple(self.cache.column("modality"))
+
+    def families(
+        self, column: Literal["group", "task", "modality", "subject"] = "group"
+    ) -> NDArray[np.uint32]:
+        """(N,) number of each volume's family."""
+        numbers: NDArray[np.uint32] = self.cache.entries[column][self.rows].astype(np.uint32)
+        return numbers
+
+    def sample(self, index: int, seed: int) -> tuple[NDArray[np.float32], tuple[float, ...]]:
+        """One crop: values (*crop) in [0, 1] and spacing in mm.
+
+        Args:
+            index: position in the data set.
+            seed: decides the crop completely.
+        """
+        rng = np.random.default_rng(seed)
+        row = int(self.rows[index])
+        shape = self.cache.shape(row)
+        low, high = self.zoom
+        factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        edges = tuple(max(1, round(n * factor)) for n in self.crop)
+        size = edges if self.spatial_dims == 3 else (1, *edges)
+        best, most = self._read(row, shape, size, rng), -1.0
+        for attempt in range(self.TRIES):
+            values = best if attempt == 0 else self._read(row, shape, size, rng)
+            share = float((values > 0.1).mean())
+            if share > most:
+                best, most = values, share
+            if share >= self.foreground:
+                break
+        if self.spatial_dims == 2:
+            best = best[0]
+        if best.shape != self.crop:
+            best = interpolate(best[None], _zoom(best.shape, self.crop))[0]
+        spacing = self.cache.entries["spacing"][row][3 - self.spatial_dims :].astype(float)
+        return best, tuple(float(s) * e / n for s, e, n in zip(spacing, edges, self.crop, strict=True))
+
+    def _read(
+        self, row: int, shape: tuple[int, ...], size: tuple[int, ...], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """A box at a random place; a volume smaller than the box lies at a random place in it."""
+        start = [
+            int(rng.integers(min(0, s - n), max(0, s - n) + 1)) for s, n in zip(shape, size, strict=True)
+        ]
+        inner = [max(0, a) for a in start]
+        stop = [min(s, a + n) for s, a, n in zip(shape, start, size, strict=True)]
+        counts = tuple(b - a for a, b in zip(inner, stop, strict=True))
+        values = self.cache.read(row, tuple(inner), counts)
+        if counts == size:
+            return values
+        before = [i - a for i, a in zip(inner, start, strict=True)]
+        margins = [(b, n - b - c) for b, n, c in zip(before, size, counts, strict=True)]
+        return np.pad(values, margins, mode=_NUMPY_PADDING[self.padding])
+
+    def batch(self, draw: Draw) -> Batch:
+        """The samples of one step."""
+        samples = [self.sample(int(i), int(s)) for i, s in zip(draw.rows, draw.seeds, strict=True)]
+        entries = self.cache.entries[self.rows[draw.rows]]
+        return Batch(
+            image=torch.from_numpy(np.stack([values for values, _ in samples])[:, None]),
+            spacing=torch.tensor([spacing for _, spacing in samples], dtype=torch.float32),
+            modality=torch.from_numpy(entries["modality"].astype(np.int64)),
+            index=torch.from_numpy(draw.rows),
+            targets={name: torch.from_numpy(entries[name].astype(np.int64)) for name in ("task", "group")},
+        )
+
+
+@lru_cache(maxsize=512)
+def _zoom(source: tuple[int, ...], target: tuple[int, ...]) -> tuple[Floats, ...]:
+    grid = Geometry.from_arrays(source)
+    return interpolation_matrices(grid, grid.resampled(target))
+
+
+class Loader:
+    """Batches of a data set by step, made ahead on threads while the step computes.
+
+    Args:
+        dataset: where crops come from.
+        sampler: which crops.
+        workers: threads; 0 reads in the training thread.
+        prefetch: batches made ahead per thread.
+    """
+
+    def __init__(
+        self, dataset: CropDataset, sampler: FamilySampler, *, workers: int = 1, prefetch: int = 2
+    ) -> None:
+        self.dataset = dataset
+        self.sampler = sampler
+        self.workers = workers
+        self.prefetch = prefetch
+
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """Batch ``start``, ``start + 1``, ... without end; the same whatever came before."""
+        if self.workers == 0:
+            step = start
+            while True:
+                yield self._make(step)
+                step += 1
+        ahead = self.workers * self.prefetch
+        with ThreadPoolExecutor(self.workers, thread_name_prefix="crops") as pool:
+            waiting: deque[Future[Batch]] = deque(pool.submit(self._make, start + n) for n in range(ahead))
+            step = start + ahead
+            try:
+                while True:
+                    batch = waiting.popleft().result()
+                    waiting.append(pool.submit(self._make, step))
+                    step += 1
+                    yield batch
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _make(self, step: int) -> Batch:
+        return self.dataset.batch(self.sampler.draw(step))

@@ -1,0 +1,262 @@
+"""From a file of any kind to the normalised voxels of the training cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.config.prepare import CacheConfig
+from medssl.data.cache import CacheWriter
+from medssl.data.table import Row
+from medssl.errors import InputError
+from medssl.io import read_volume
+from medssl.jobs.progress import Progress, Steps
+from medssl.volume import Volume
+from medssl.volume.normalize import Normalizer
+from medssl.volume.resample import interpolate, interpolation_matrices
+from medssl.volume.working_grid import working_geometry
+
+MARGIN = 4
+"""Voxels kept around the foreground."""
+
+_LEAST_EDGE = 64
+"""A scan cropped for ``max_mb`` keeps at least this many voxels per axis."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One scan, ready to be written.
+
+    Args:
+        values: (z, y, x) float32 in [0, 1]; z = 1 for an image.
+        ndim: 2 or 3.
+        spacing: mm per voxel, three numbers.
+        modality: of the row, else of the file.
+    """
+
+    values: NDArray[np.float32]
+    ndim: int
+    spacing: tuple[float, float, float]
+    modality: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `prepare_cache` did.
+
+    Args:
+        folder: the cache.
+        volumes: volumes in the cache now.
+        reused: of these, how many were there before.
+        cropped: scans cropped to fit the size asked for.
+        megabytes: size of the voxels.
+        failures: (scan, reason) of what was left out.
+    """
+
+    folder: Path
+    volumes: int
+    reused: int
+    cropped: int
+    megabytes: float
+    failures: tuple[tuple[str, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        values = asdict(self)
+        values["folder"] = str(self.folder)
+        values["failures"] = [{"image": image, "reason": reason} for image, reason in self.failures]
+        return values
+
+    def to_text(self) -> str:
+        """For the terminal."""
+        lines = [
+            f"{self.folder}: {self.volumes} volumes, {self.megabytes:.1f} MB"
+            f" ({self.reused} were there, {self.cropped} cropped to fit)"
+        ]
+        lines += [f"left out {image}: {reason}" for image, reason in self.failures]
+        return "\n".join(lines)
+
+
+def prepare_volume(volume: Volume, modality: str, config: CacheConfig) -> Prepared:
+    """Resample to the working grid, normalise, crop to the foreground.
+
+    Args:
+        volume: any scan; several channels are averaged.
+        modality: overrides that of the volume where not empty.
+        config: spacing range and foreground threshold.
+    """
+    modality = modality or volume.modality
+    array = volume.array if len(volume.array) == 1 else volume.array.mean(axis=0, keepdims=True)
+    normalise = Normalizer.fit(array, modality)
+    grid = working_geometry(volume.geometry, config.spacing_range)
+    if grid is not volume.geometry:
+        array = interpolate(array, interpolation_matrices(volume.geometry, grid))
+    values = normalise(array)[0]
+    values = values[foreground_box(values, config.foreground)]
+    spacing = tuple(float(s) for s in grid.spacing)
+    if values.ndim == 2:
+        return Prepared(values[None], 2, (1.0, *spacing), modality)  # type: ignore[arg-type]
+    return Prepared(values, 3, spacing, modality)  # type: ignore[arg-type]
+
+
+def foreground_box(values: NDArray[np.float32], threshold: float) -> tuple[slice, ...]:
+    """The box around what is not air: slices with more than 1 % of voxels above ``threshold``, with a margin.
+
+    The share keeps out single noisy voxels and cables; where nothing passes, the whole array is kept.
+    """
+    mask = values > threshold
+    box = []
+    for axis, size in enumerate(mask.shape):
+        share = mask.mean(axis=tuple(other for other in range(mask.ndim) if other != axis))
+        (found,) = np.nonzero(share > 0.01)
+        if found.size == 0 or threshold <= 0:
+            return (slice(None),) * mask.ndim
+        box.append(slice(max(0, int(found[0]) - MARGIN), min(size, int(found[-1]) + 1 + MARGIN)))
+    return tuple(box)
+
+
+def crop_to(values: NDArray[np.float32], voxels: int) -> NDArray[np.float32]:
+    """The central box of about ``voxels`` voxels, same proportions, never under 64 per axis."""
+    scale = min(1.0, (voxels / values.size) ** (1 / sum(n > 1 for n in values.shape)))
+    sizes = [n if n == 1 else max(min(n, _LEAST_EDGE), int(n * scale)) for n in values.shape]
+    return values[
+        tuple(slice((n - s) // 2, (n - s) // 2 + s) for n, s in zip(values.shape, sizes, strict=True))
+    ]
+
+
+def prepare_row(row: Row, config: CacheConfig) -> Prepared | str:
+    """Read and prepare one row; a reason instead where the file cannot be used."""
+    try:
+        return prepare_volume(read_volume(row.image), row.modality, config)
+    except (InputError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+
+
+def prepare_cache(
+    rows: Sequence[Row], folder: Path, config: CacheConfig, *, max_mb: float | None = None, workers: int = 0
+) -> Steps[Summary]:
+    """Bring every row into the cache; what is there already is not read again.
+
+    With ``max_mb`` small files come first and a scan gets at most an equal share of what is left, so that
+    the cache holds something of every scan; what it cannot have is cropped off around the centre.
+
+    Args:
+        rows: scans.
+        folder: cache folder.
+        config: settings.
+        max_mb: size limit in MB (10^6 bytes).
+        workers: reading processes; 0 takes one per core, at most 4.
+    """
+    writer = CacheWriter(folder, config)
+    known = writer.versions()
+    keyed = [(row, _source(row), _version(row.image)) for row in rows]
+    todo = [item for item in keyed if known.get(item[1]) != item[2]]
+    if max_mb is not None:
+        todo.sort(key=lambda item: item[2])
+    item_bytes = np.dtype(config.dtype).itemsize
+    failures: list[tuple[str, str]] = []
+    cropped = done = 0
+    try:
+        with _executor(workers, len(todo)) as pool:
+            results = _in_order(pool, [row for row, _, _ in todo], config)
+            for (row, source, version), prepared in zip(todo, results, strict=True):
+                values: NDArray[np.float32] | None = None
+                if isinstance(prepared, str):
+                    failures.append((row.origin or str(row.image), prepared))
+                else:
+                    values = prepared.values
+                    if max_mb is not None:
+                        share = (max_mb * 1e6 - writer.nbytes) / (len(todo) - done)
+                        values = crop_to(values, int(share / item_bytes)) if share > 0 else values
+                        cropped += values.size < prepared.values.size
+                        if writer.nbytes + values.size * item_bytes > max_mb * 1e6:
+                            failures.append(
+                                (row.origin or str(row.image), f"over the limit of {max_mb:g} MB")
+                            )
+                            values = None
+                if values is not None and not isinstance(prepared, str):
+                    writer.add(values, _facts(row, source, version, prepared))
+                done += 1
+                yield Progress(done, len(todo), "preparing", {"megabytes": writer.nbytes / 1e6}, row.name)
+    finally:
+        writer.close()
+    if not writer.lines:
+        raise InputError(f"{folder}: no scan could be prepared; first reason: {failures[0][1]}")
+    return Summary(
+        folder, len(writer.lines), len(keyed) - len(todo), cropped, writer.nbytes / 1e6, tuple(failures)
+    )
+
+
+def _facts(row: Row, source: str, version: str, prepared: Prepared) -> dict[str, Any]:
+    return {
+        "source": source,
+        "version": version,
+        "ndim": prepared.ndim,
+        "spacing": list(prepared.spacing),
+        "modality": prepared.modality,
+        "task": row.task,
+        "group": row.group or prepared.modality,
+        "subject": row.subject,
+        "split": row.split,
+    }
+
+
+def _source(row: Row) -> str:
+    """Identity of a row that survives moving the data: no path leaves the machine with the cache."""
+    return hashlib.sha256(f"{row.name}|{row.subject}".encode()).hexdigest()[:32]
+
+
+def _version(path: Path) -> str:
+    """Size (first, so that versions sort by it) and time of change of a file or of a series folder."""
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    stats = [file.stat() for file in files]
+    total = sum(stat.st_size for stat in stats)
+    return f"{total:015d}-{max((stat.st_mtime_ns for stat in stats), default=0)}"
+
+
+@contextmanager
+def _executor(workers: int, tasks: int) -> Iterator[Executor | None]:
+    count = min(workers or min(4, os.cpu_count() or 1), tasks)
+    if count <= 1:
+        yield None
+        return
+    # spawn: forking a process that runs threads (a viewer, torch) may deadlock
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(pool: Executor | None, rows: list[Row], config: CacheConfig) -> Iterator[Prepared | str]:
+    """Results in the order of ``rows``, with few volumes in memory at a time."""
+    if pool is None:
+        for row in rows:
+            yield prepare_row(row, config)
+        return
+    waiting: deque[Future[Prepared | str]] = deque()
+    ahead = 2 * getattr(pool, "_max_workers", 2)
+    for index in range(len(rows) + ahead):
+        if index < len(rows):
+            waiting.append(pool.submit(prepare_row, rows[index], config))
+        if index >= ahead and waiting:
+            yield _result(waiting.popleft())
+
+
+def _result(future: Future[Prepared | str]) -> Prepared | str:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        return "the reading process died (out of memory?); try --workers 1"

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medssl.config.prepare import CacheConfig
+from medssl.data import cache as cache_module
+from medssl.data.cache import Cache, CacheWriter, decode, encode
+from medssl.errors import InputError
+
+FACTS = {
+    "version": "1",
+    "ndim": 3,
+    "spacing": [3.0, 0.5, 0.6],
+    "modality": "CT",
+    "task": "liver",
+    "group": "abdomen",
+    "subject": "s",
+    "split": "train",
+}
+
+
+def volume(seed: int, shape: tuple[int, int, int] = (70, 30, 65)) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "error"), [("uint8", 0.5 / 255), ("int16", 0.5 / 32767), ("float16", 2.5e-4)]
+)
+def test_storage_error_is_half_a_step(dtype: str, error: float) -> None:
+    values = np.linspace(0, 1, 1001, dtype=np.float32)
+    stored = encode(values, dtype)
+    assert stored.dtype == dtype
+    assert np.abs(decode(stored) - values).max() <= error + 1e-7
+
+
+def test_volumes_come_back_with_their_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "SHARD_BYTES", 200_000)
+    writer = CacheWriter(tmp_path / "c", CacheConfig(dtype="float16"))
+    for number in range(4):
+        writer.add(volume(number), {**FACTS, "source": f"s{number}", "group": f"g{number % 2}"})
+    writer.close()
+    assert len(list((tmp_path / "c").glob("shard-*.bin"))) == 4
+    cache = Cache.open(tmp_path / "c")
+    assert len(cache) == 4
+    for row in range(4):
+        whole = cache.read(row, (0, 0, 0), cache.shape(row))
+        np.testing.assert_allclose(whole, volume(row), atol=5e-4)
+        assert cache.column("group")[cache.entries["group"][row]] == f"g{row % 2}"
+    np.testing.assert_allclose(
+        cache.read(2, (60, 3, 60), (9, 8, 5)), volume(2)[60:69, 3:11, 60:65], atol=5e-4
+    )
+    np.testing.assert_allclose(cache.entries["spacing"][0], [3.0, 0.5, 0.6], rtol=1e-6)
+
+
+def test_a_torn_write_is_forgotten_and_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    writer = CacheWriter(folder, CacheConfig())
+    writer.add(volume(0), {**FACTS, "source": "a"})
+    with (folder / "index.jsonl").open("a") as stream:
+        stream.write('{"source": "b", "sha')
+    with (folder / "shard-00000.bin").open("ab") as stream:
+        stream.write(b"half a volume")
+    again = CacheWriter(folder, CacheConfig())
+    assert again.versions() == {"a": "1"}
+    again.add(volume(1), {**FACTS, "source": "c"})
+    cache = Cache.open(folder)  # entries.npy was never written
+    assert len(cache) == 2
+    for row, seed in ((0, 0), (1, 1)):
+        np.testing.assert_allclose(
+            cache.read(row, (0, 0, 0), (70, 30, 65)), volume(seed), atol=0.5 / 255 + 1e-6
+        )
+
+
+def test_a_changed_source_replaces_the_old_one(tmp_path: Path) -> None:
+    writer = CacheWriter(tmp_path / "c", CacheConfig())
+    writer.add(volume(0), {**FACTS, "source": "a"})
+    writer.add(volume(1, (5, 6, 7)), {**FACTS, "source": "a", "version": "2"})
+    writer.close()
+    assert writer.nbytes == 5 * 6 * 7
+    cache = Cache.open(tmp_path / "c")
+    assert [cache.shape(row) for row in range(len(cache))] == [(5, 6, 7)]
+
+
+def test_other_settings_and_foreign_folders_are_refused(tmp_path: Path) -> None:
+    CacheWriter(tmp_path / "c", CacheConfig())
+    with pytest.raises(InputError, match="dtype = uint8, not int16"):
+        CacheWriter(tmp_path / "c", CacheConfig(dtype="int16"))
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="not a cache and not empty"):
+        CacheWriter(tmp_path / "d", CacheConfig())
+    with pytest.raises(InputError, match="not a training cache"):
+        Cache.open(tmp_path / "d")
+    with pytest.raises(InputError, match="empty"):
+        Cache.open(tmp_path / "c")
+    (tmp_path / "c" / "cache.json").write_text(json.dumps({"format": "medssl-cache-0", "settings": {}}))
+    with pytest.raises(InputError, match="medssl-cache-0"):
+        Cache.open(tmp_path / "c")
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    writer = CacheWriter(tmp_path / "c", CacheConfig())
+    writer.add(volume(0), {**FACTS, "source": "a"})
+    writer.close()
+    (tmp_path / "c" / "shard-00000.bin").unlink()
+    with pytest.raises(InputError, match="shard-00000"):
+        Cache.open(tmp_path / "c").read(0, (0, 0, 0), (1, 1, 1))
