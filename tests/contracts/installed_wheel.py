@@ -24,8 +24,7 @@ if not files(module).joinpath(name).is_file():
     sys.exit(f"the wheel has no manifest {entry.value}")
 weights = files("medssl.bundled_weights")
 registry = json.loads(weights.joinpath("registry.json").read_text(encoding="utf-8"))
-for name, record in registry.items():
-    if "file" in record:
-        digest = hashlib.sha256(weights.joinpath(record["file"]).read_bytes()).hexdigest()
-        if digest != record["sha256"]:
-            sys.exit(f"bundled weights {name}: sha256 {digest} is not the registry's {record['sha256']}")
+for name, record in registry["weights"].items():
+    digest = hashlib.sha256(weights.joinpath(record["file"]).read_bytes()).hexdigest()
+    if digest != record["sha256"]:
+        sys.exit(f"bundled weights {name}: sha256 {digest} is not the registry's {record['sha256']}")
