@@ -128,9 +128,13 @@ def foreground_box(values: NDArray[np.float32], threshold: float) -> tuple[slice
 
 
 def crop_to(values: NDArray[np.float32], voxels: int) -> NDArray[np.float32]:
-    """The central box of about ``voxels`` voxels, same proportions, never under 64 per axis."""
-    scale = min(1.0, (voxels / values.size) ** (1 / sum(n > 1 for n in values.shape)))
-    sizes = [n if n == 1 else max(min(n, _LEAST_EDGE), int(n * scale)) for n in values.shape]
+    """The central box of at most ``voxels`` voxels, never under 64 per axis; the longest axes give first."""
+    sizes = list(values.shape)
+    while np.prod(sizes) > voxels and max(sizes) > _LEAST_EDGE:
+        longest = sizes.index(max(sizes))
+        others = int(np.prod(sizes)) // sizes[longest]
+        second = max([n for n in sizes if n < sizes[longest]], default=0)
+        sizes[longest] = max(_LEAST_EDGE, min(sizes[longest] - 1, max(second, voxels // others)))
     return values[
         tuple(slice((n - s) // 2, (n - s) // 2 + s) for n, s in zip(values.shape, sizes, strict=True))
     ]

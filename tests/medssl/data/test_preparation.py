@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medssl.config.prepare import CacheConfig
+from medssl.data import preparation
+from medssl.data.cache import Cache
+from medssl.data.preparation import crop_to, foreground_box, prepare_cache, prepare_volume
+from medssl.data.table import Row
+from medssl.errors import InputError
+from medssl.jobs.progress import drain
+from medssl.volume import Geometry, Volume
+
+
+def scan(shape: tuple[int, ...], spacing: tuple[float, ...], seed: int = 0, modality: str = "MR") -> Volume:
+    array = np.random.default_rng(seed).uniform(0, 1000, (1, *shape)).astype(np.float32)
+    return Volume(array, Geometry.from_arrays(shape, spacing), modality)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch):
+    """Files hold the seed of a random scan; "broken" cannot be read."""
+    calls: list[str] = []
+
+    def read_volume(path: Path) -> Volume:
+        calls.append(path.name)
+        text = path.read_text()
+        if text.startswith("broken"):
+            raise InputError(f"{path}: truncated file")
+        edge = int(text)
+        return scan((edge, 20, 20), (1.0, 1.0, 1.0), edge)
+
+    monkeypatch.setattr(preparation, "read_volume", read_volume)
+    return calls
+
+
+def make_rows(folder: Path, *texts: str) -> list[Row]:
+    rows = []
+    for number, text in enumerate(texts):
+        path = folder / f"{number}.nii"
+        path.write_text(text)
+        rows.append(Row(path, modality="MR", group=f"g{number % 2}", subject=str(number), name=path.name))
+    return rows
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_thick_slices_are_brought_into_the_range(spatial_dims: int) -> None:
+    volume = scan((10, 31, 32)[:spatial_dims], (5.0, 0.7, 0.1)[:spatial_dims])
+    prepared = prepare_volume(volume, "", CacheConfig(foreground=0))
+    assert prepared.spacing == pytest.approx(
+        (1.25, 0.7, 0.533) if spatial_dims == 3 else (1.0, 1.24, 0.7), abs=0.05
+    )
+    assert prepared.ndim == spatial_dims
+    assert prepared.values.shape == ((40, 31, 6) if spatial_dims == 3 else (1, 40, 31))
+    assert 0 <= prepared.values.min() < prepared.values.max() <= 1
+
+
+def test_values_are_those_of_the_normaliser_and_ct_is_fixed() -> None:
+    array = np.full((1, 8, 8, 8), 300, np.int16)
+    volume = Volume(array, Geometry.from_arrays((8, 8, 8)), "")
+    prepared = prepare_volume(volume, "CT", CacheConfig())
+    np.testing.assert_allclose(prepared.values, 0.8, atol=1e-6)
+    assert prepared.modality == "CT"
+
+
+def test_air_is_cut_off_but_not_an_empty_scan() -> None:
+    values = np.zeros((40, 50, 60), np.float32)
+    values[10:20, 15:40, 30:55] = 0.5
+    values[0, 0, 0] = 1  # one hot pixel is no body
+    assert foreground_box(values, 0.05) == (slice(6, 24), slice(11, 44), slice(26, 59))
+    assert foreground_box(np.zeros((4, 4), np.float32), 0.05) == (slice(None),) * 2
+
+
+def test_cropping_to_a_budget_keeps_the_centre_and_a_useful_size() -> None:
+    values = np.zeros((200, 100, 100), np.float32)
+    values[100, 50, 50] = 1
+    small = crop_to(values, 120 * 100 * 100)
+    assert small.shape == (120, 100, 100)
+    assert small[60, 50, 50] == 1
+    assert crop_to(values, 70**3).size <= 70**3
+    assert crop_to(values, 10).shape == (64, 64, 64)
+    assert crop_to(values, 10**9).shape == values.shape
+
+
+def test_a_second_run_reads_only_what_is_new(tmp_path: Path, read: list[str]) -> None:
+    rows = make_rows(tmp_path, "10", "broken", "12")
+    first = drain(prepare_cache(rows, tmp_path / "c", CacheConfig(), workers=1))
+    assert (first.volumes, first.reused) == (2, 0)
+    assert len(first.failures) == 1
+    assert "truncated file" in first.failures[0][1]
+    read.clear()
+    (tmp_path / "0.nii").write_text("30")
+    more = [*rows, *make_rows(tmp_path / "..", *()), Row(tmp_path / "2.nii", name="again", subject="x")]
+    second = drain(prepare_cache(more, tmp_path / "c", CacheConfig(), workers=1))
+    assert read == ["0.nii", "1.nii", "2.nii"]  # changed, failed before, new row
+    assert (second.volumes, second.reused) == (3, 1)
+    cache = Cache.open(tmp_path / "c")
+    assert sorted(cache.shape(row)[0] for row in range(3)) == [12, 12, 30]
+    assert "truncated" in second.to_text()
+    assert second.to_json()["failures"][0]["image"].endswith("1.nii")
+
+
+def test_closed_half_way_it_goes_on_later(tmp_path: Path, read: list[str]) -> None:
+    rows = make_rows(tmp_path, "10", "11", "12", "13")
+    steps = prepare_cache(rows, tmp_path / "c", CacheConfig(), workers=1)
+    next(steps)
+    next(steps)
+    steps.close()
+    assert len(Cache.open(tmp_path / "c")) == 2
+    read.clear()
+    drain(prepare_cache(rows, tmp_path / "c", CacheConfig(), workers=1))
+    assert read == ["2.nii", "3.nii"]
+    assert len(Cache.open(tmp_path / "c")) == 4
+
+
+def test_a_size_limit_is_kept_and_every_scan_gets_a_share(tmp_path: Path, read: list[str]) -> None:
+    rows = make_rows(tmp_path, "1000", "1000", "10")
+    limit = 0.1
+    result = drain(prepare_cache(rows, tmp_path / "c", CacheConfig(), max_mb=limit, workers=1))
+    assert result.megabytes <= limit
+    assert result.volumes == 3
+    assert result.cropped == 2
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path, read: list[str]) -> None:
+    with pytest.raises(InputError, match="no scan could be prepared.*truncated"):
+        drain(prepare_cache(make_rows(tmp_path, "broken"), tmp_path / "c", CacheConfig(), workers=1))
