@@ -45,3 +45,51 @@ def no_gpu(items: list[pytest.Item]) -> str:
     import torch
 
     return "" if torch.cuda.is_available() else "no CUDA device"
+
+
+def write_tiny_weights(path: Path, spatial_dims: int, seed: int = 0) -> Path:
+    """A weights file of a small random encoder with head, prototypes and projection.
+
+    Running statistics are those of noise, as in a trained network: with the initial ones the features
+    of deep levels would vanish.
+    """
+    import torch
+
+    from medssl.nets.dense import DenseFeatures, fit_projection
+    from medssl.nets.encoders import ResidualEncoder
+    from medssl.nets.heads import ProjectionHead, Prototypes
+    from medssl.store.weights import write_weights
+
+    torch.manual_seed(seed)
+    encoder = ResidualEncoder(spatial_dims, 1, (4, 16, 24, 32), (1, 1, 1, 1))
+    head = ProjectionHead(72, 24, 16)
+    prototypes = Prototypes(16, 12)
+    dense = DenseFeatures(encoder.levels)
+    with torch.no_grad():
+        noise = torch.rand(4, 1, *(64,) * spatial_dims)
+        for _ in range(20):
+            cells = dense.concatenated(encoder(noise)).flatten(2).transpose(1, 2).reshape(-1, 72)
+            head(cells)
+        fit_projection(dense, [cells[:2000]])
+    tensors = {f"backbone.encoder.{k}": v.numpy() for k, v in encoder.state_dict().items()}
+    tensors |= {f"head.{k}": v.numpy() for k, v in head.state_dict().items()}
+    tensors |= {
+        "prototypes.weight": prototypes.weight.detach().numpy(),
+        "projection.weight": dense.weight.numpy(),
+        "projection.mean": dense.mean.numpy(),
+    }
+    metadata = {
+        "method": "random",
+        "encoder": {"name": "test", **encoder.config},
+        "preprocessing": {"spacing_range": [0.5, 1.25]},
+        "modalities": ["CT", "MR"],
+    }
+    write_weights(path, tensors, metadata)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Weights files of a small random encoder by spatial dimensions, {2: path, 3: path}."""
+    folder = tmp_path_factory.mktemp("weights")
+    return {n: write_tiny_weights(folder / f"tiny{n}.safetensors", n) for n in (2, 3)}

@@ -1,0 +1,158 @@
+"""An encoder from a weights file, ready to embed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from medssl.errors import InputError
+from medssl.nets.backbone import Backbone
+from medssl.nets.dense import DenseFeatures
+from medssl.nets.encoders import ResidualEncoder
+from medssl.nets.heads import ProjectionHead, Prototypes
+from medssl.protocols import FeatureLevel
+from medssl.store.weights import WeightsRecord, resolve
+from medssl.volume.working_grid import SPACING_RANGE
+
+
+class LoadedEncoder(nn.Module):
+    """A frozen encoder in evaluation mode, with what its weights file brings along.
+
+    Args:
+        backbone: holds the encoder; the decoder, if any, is not used here.
+        dense: levels -> dense feature, projection included.
+        head: projects cells to the space of the prototypes, None where the method has none.
+        prototypes: learned prototypes, None where the method has none.
+        metadata: header of the weights file.
+        signature: checksum of the weights; features computed with it carry it.
+        name: how the user called the weights.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        dense: DenseFeatures,
+        *,
+        head: ProjectionHead | None,
+        prototypes: Prototypes | None,
+        metadata: Mapping[str, Any],
+        signature: str,
+        name: str,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.features = dense
+        self.head = head
+        self.prototypes = prototypes
+        self.metadata = metadata
+        self.signature = signature
+        self.name = name
+        self.eval().requires_grad_(False)
+
+    @property
+    def encoder(self) -> ResidualEncoder:
+        """The bare network."""
+        return cast("ResidualEncoder", self.backbone.encoder)
+
+    @property
+    def levels(self) -> tuple[FeatureLevel, ...]:
+        """Levels of the pyramid, finest first."""
+        return self.encoder.levels
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 or 3."""
+        return self.encoder.spatial_dims
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the image."""
+        return self.encoder.in_channels
+
+    @property
+    def spacing_range(self) -> tuple[float, float]:
+        """Smallest and largest voxel spacing the weights are made for, mm."""
+        low, high = self.metadata["preprocessing"].get("spacing_range", SPACING_RANGE)
+        return float(low), float(high)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, C, *S) -> feature pyramid, S a multiple of the coarsest stride."""
+        return cast("list[Tensor]", self.encoder(x))
+
+
+def load_encoder(name_or_path: str | Path, device: str | torch.device = "cpu") -> LoadedEncoder:
+    """Load frozen weights for embedding.
+
+    Args:
+        name_or_path: registry name, run folder or ``.safetensors`` file.
+        device: "cpu", "cuda", "cuda:1".
+
+    Raises:
+        InputError: the weights cannot be found, checked or understood.
+    """
+    return load_record(resolve(name_or_path)).to(device)
+
+
+def load_record(record: WeightsRecord) -> LoadedEncoder:
+    """The encoder of weights that were resolved already; on the CPU.
+
+    Raises:
+        InputError: tensors and header of the file do not fit together.
+    """
+    tensors = load_file(record.path)
+    config = {key: value for key, value in record.metadata["encoder"].items() if key != "name"}
+    try:
+        encoder = ResidualEncoder(**config)
+        encoder.load_state_dict(_below(tensors, "backbone.encoder."))
+        dense = DenseFeatures(encoder.levels)
+        if "projection.weight" in tensors:
+            dense = DenseFeatures(encoder.levels, tensors["projection.weight"].shape[0])
+            dense.load_state_dict(
+                {"weight": tensors["projection.weight"], "mean": tensors["projection.mean"]}
+            )
+        head = _head(_below(tensors, "head."))
+        prototypes = _prototypes(tensors.get("prototypes.weight")) if head is not None else None
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{record.path}: header and tensors do not fit ({reason}); export again") from error
+    return LoadedEncoder(
+        Backbone(encoder),
+        dense,
+        head=head,
+        prototypes=prototypes,
+        metadata=record.metadata,
+        signature=record.sha256,
+        name=record.name,
+    )
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _head(state: Mapping[str, Tensor]) -> ProjectionHead | None:
+    if not state:
+        return None
+    hidden, inputs = state["first.weight"].shape
+    head = ProjectionHead(inputs, hidden, state["second.weight"].shape[0])
+    head.load_state_dict(state)
+    return head
+
+
+def _prototypes(weight: Tensor | None) -> Prototypes | None:
+    if weight is None:
+        return None
+    prototypes = Prototypes(weight.shape[1], weight.shape[0])
+    prototypes.load_state_dict({"weight": weight})
+    prototypes.normalize_()
+    return prototypes
