@@ -12,7 +12,7 @@ from medssl.protocols import FeatureLevel
 
 ENCODERS: dict[str, dict[str, tuple[int, ...]]] = {
     "tiny": {"channels": (8, 24, 48, 80), "blocks": (1, 1, 1, 1)},
-    "small": {"channels": (24, 64, 128, 128), "blocks": (1, 2, 2, 1)},
+    "small": {"channels": (16, 48, 128, 128), "blocks": (1, 2, 2, 1)},
     "base": {"channels": (32, 96, 192, 320), "blocks": (1, 2, 2, 2)},
 }
 """Sizes by name. The stride-2 stage is thin: it costs most and is not in the dense feature."""
