@@ -1,0 +1,83 @@
+"""A U-Net decoder over any feature pyramid, up to the full resolution of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.blocks.convolutions import Convolution
+from torch import Tensor, nn
+
+from medssl.nets.dense import resize
+from medssl.protocols import FeatureLevel
+
+
+class PyramidDecoder(nn.Module):
+    """From the coarsest level upwards: reduce, upsample, join with the skip, convolve.
+
+    The last step joins the image itself, so that edges are exact to the voxel although the finest
+    level of the encoder may have stride 2. Upsampling is linear and box to box: cells keep the voxels
+    they cover, whatever the stride of each axis.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        levels: levels of the encoder, finest first.
+        channels: channels of the decoded maps, stride 1 first, then one per level but the coarsest.
+
+    Raises:
+        ValueError: ``channels`` does not have one entry per decoded map.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        levels: Sequence[FeatureLevel],
+        channels: Sequence[int] = (12, 24, 48, 64),
+    ) -> None:
+        super().__init__()
+        if len(channels) != len(levels):
+            raise ValueError(f"{len(levels)} levels decode to as many maps, given channels {channels}")
+        self.config = {"channels": list(channels)}
+        skips = [FeatureLevel(in_channels, (1,) * spatial_dims), *levels[:-1]]
+        self.levels = tuple(
+            FeatureLevel(width, skip.stride) for width, skip in zip(channels, skips, strict=True)
+        )
+        self.reduce = nn.ModuleList()
+        self.join = nn.ModuleList()
+        for width, below, skip in zip(channels, [*channels[1:], levels[-1].channels], skips, strict=True):
+            self.reduce.append(_convolution(spatial_dims, below, width, kernel_size=1))
+            self.join.append(
+                nn.Sequential(
+                    _convolution(spatial_dims, width + skip.channels, width, kernel_size=3),
+                    _convolution(spatial_dims, width, width, kernel_size=3),
+                )
+            )
+
+    def forward(self, image: Tensor, pyramid: Sequence[Tensor]) -> list[Tensor]:
+        """Decoded maps.
+
+        Args:
+            image: (B, in_channels, *S).
+            pyramid: levels of the encoder on it, finest first.
+
+        Returns:
+            One (B, C_i, *S / stride_i) per decoded level, full resolution first.
+        """
+        x, decoded = pyramid[-1], []
+        for skip, reduce, join in zip(
+            [*pyramid[-2::-1], image], reversed(self.reduce), reversed(self.join), strict=True
+        ):
+            x = resize(reduce(x), skip.shape[2:])  # reduced first: interpolation and 1x1 commute
+            x = join(torch.cat([x, skip], dim=1))
+            decoded.append(x)
+        return decoded[::-1]
+
+
+def _convolution(spatial_dims: int, before: int, after: int, kernel_size: int) -> nn.Module:
+    block: nn.Module = Convolution(
+        spatial_dims, before, after, kernel_size=kernel_size, adn_ordering="NA", act="relu", norm="batch",
+        bias=False,
+    )  # fmt: skip
+    return block

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medssl.nets.decoder import PyramidDecoder
+from medssl.nets.encoders import ResidualEncoder
+from medssl.nets.segmentation import SegmentationNetwork
+
+
+def encoder(spatial_dims: int, strides: object = None) -> ResidualEncoder:
+    torch.manual_seed(0)
+    return ResidualEncoder(spatial_dims, 1, (4, 6, 8, 10), (1, 1, 1, 1), strides)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_decoded_levels_have_the_declared_shapes(spatial_dims):
+    net = encoder(spatial_dims)
+    decoder = PyramidDecoder(spatial_dims, 1, net.levels, (3, 4, 5, 6))
+    image = torch.rand(2, 1, *(32, 48, 16)[:spatial_dims])
+    decoded = decoder(image, net(image))
+    assert [level.stride[0] for level in decoder.levels] == [1, 2, 4, 8]
+    for level, found in zip(decoder.levels, decoded, strict=True):
+        expected = tuple(n // s for n, s in zip(image.shape[2:], level.stride, strict=True))
+        assert found.shape == (2, level.channels, *expected)
+
+
+def test_anisotropic_strides_reach_full_resolution():
+    net = encoder(3, [(1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)])
+    network = SegmentationNetwork(net, 3, (3, 4, 5, 6))
+    assert network.multiple == (8, 16, 16)
+    assert network(torch.rand(1, 1, 8, 32, 16)).shape == (1, 3, 8, 32, 16)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_every_parameter_learns_and_odd_sizes_fit(spatial_dims):
+    network = SegmentationNetwork(encoder(spatial_dims), 3, (3, 4, 5, 6), supervised_levels=3)
+    shape = (19, 33, 21)[:spatial_dims]
+    logits = network(torch.rand(2, 1, *shape))
+    assert logits.shape == (2, 3, *shape)
+    full = network.logits(torch.rand(2, 1, *(32,) * spatial_dims))
+    assert [tuple(x.shape[2:]) for x in full] == [(32,) * spatial_dims] * 3
+    sum(x.square().mean() for x in full).backward()  # type: ignore[union-attr]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    assert {key.split(".")[0] for key in network.state_dict()} == {"backbone", "segmentation"}
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_flipping_the_image_of_a_symmetric_network_flips_the_logits(spatial_dims):
+    """Cells cover the same voxels after decoding: no half-cell shift anywhere on the way up."""
+    network = SegmentationNetwork(encoder(spatial_dims), 2, (3, 4, 5, 6)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 2:
+                axes = tuple(range(2, parameter.ndim))
+                parameter.copy_((parameter + parameter.flip(axes)) / 2)
+        x = torch.rand(1, 1, *(32,) * spatial_dims)
+        axes = tuple(range(2, x.ndim))
+        torch.testing.assert_close(network(x).flip(axes), network(x.flip(axes)), rtol=1e-4, atol=1e-5)
+
+
+def test_channels_must_fit_the_levels():
+    with pytest.raises(ValueError, match="4 levels"):
+        PyramidDecoder(3, 1, encoder(3).levels, (3, 4))
