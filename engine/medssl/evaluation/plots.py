@@ -1,0 +1,91 @@
+"""Plots of results, drawn without a display and without global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medssl.errors import MissingDependencyError
+from medssl.evaluation.summary import Summary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = {"weights": "#0072B2", "random": "#E69F00", "raw": "#999999", "filters": "#009E73"}
+"""Okabe-Ito colours: told apart with every kind of colour vision."""
+_OTHER = "#CC79A7"
+
+
+def plot_bars(path: Path, rows: Sequence[Summary], title: str) -> None:
+    """One group of bars per table, one bar per feature kind, whiskers of one standard deviation.
+
+    Args:
+        path: PNG to write.
+        rows: one metric.
+        title: what the bars are; written at the axis.
+    """
+    tables = list(dict.fromkeys(row.data for row in rows))
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    figure = _figure(width=2.0 + 1.6 * len(tables), height=3.6)
+    axes: Any = figure.subplots()
+    width = 0.8 / max(1, len(kinds))
+    for position, kind in enumerate(kinds):
+        chosen = [row for row in rows if row.kind == kind]
+        places = [tables.index(row.data) + (position - (len(kinds) - 1) / 2) * width for row in chosen]
+        axes.bar(
+            places,
+            [row.mean for row in chosen],
+            width,
+            yerr=[row.sd for row in chosen],
+            capsize=2,
+            color=COLOURS.get(kind, _OTHER),
+            label=kind,
+        )
+    axes.set_xticks(range(len(tables)), tables)
+    axes.set_ylim(0, 1)
+    axes.set_ylabel(title)
+    axes.legend(frameon=False, ncols=max(1, len(kinds)), loc="upper center")
+    figure.savefig(path)
+
+
+def plot_curves(
+    path: Path, curves: Mapping[tuple[str, str], tuple[list[float], ...]], x_title: str, y_title: str
+) -> None:
+    """One panel per table, one line per feature kind with a band of one standard deviation.
+
+    Args:
+        path: PNG to write.
+        curves: (table, kind) -> (x, y, sd of y), see `medssl.evaluation.summary.curves`.
+        x_title: of the horizontal axis.
+        y_title: of the vertical axis.
+    """
+    tables = list(dict.fromkeys(data for data, _ in curves))
+    figure = _figure(width=1.0 + 2.8 * len(tables), height=3.4)
+    panels: Any = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
+    for axes, table in zip(panels, tables, strict=True):
+        for (data, kind), (x, y, sd) in curves.items():
+            if data != table:
+                continue
+            colour = COLOURS.get(kind, _OTHER)
+            axes.plot(x, y, color=colour, label=kind)
+            low = [a - b for a, b in zip(y, sd, strict=True)]
+            high = [a + b for a, b in zip(y, sd, strict=True)]
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set_title(table)
+        axes.set_xlabel(x_title)
+        axes.set_ylim(0, 1)
+    panels[0].set_ylabel(y_title)
+    panels[0].legend(frameon=False)
+    figure.savefig(path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  optional
+        from matplotlib.figure import Figure  # noqa: PLC0415  optional
+    except ImportError as error:
+        raise MissingDependencyError("matplotlib", "evaluate", "the plot of the results") from error
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

@@ -1,0 +1,158 @@
+"""Results as files: JSON for programs, CSV for spreadsheets, Markdown for readers, a plot to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medssl.evaluation.cells import Cell
+from medssl.evaluation.plots import plot_bars, plot_curves
+from medssl.evaluation.summary import Summary, curves, gains, summarise
+from medssl.store.atomic import write_atomically
+
+MAIN_METRICS = {"transfer": "dice", "interactive": "last", "retrieval": "precision"}
+"""The metric of each protocol that is compared with the goals and plotted."""
+
+_TITLES = {
+    "dice": "mean Dice in the other subjects",
+    "first": "Dice after the first clicks",
+    "last": "Dice after the last round",
+    "mean": "Dice averaged over the rounds",
+    "reached": "share of runs that reach the goal",
+    "voxels_to_goal": "labelled voxels until the goal, where reached",
+    "precision": "precision of the hits",
+    "chance": "precision by chance",
+}
+_AS_COUNT = ("voxels_to_goal",)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All cells of one protocol and what they were made from.
+
+    Args:
+        protocol: its name.
+        cells: the measurements.
+        settings: the settings of the command.
+        environment: `medssl.evaluation.environment.environment`.
+        data: per table: checksum, subjects, notes.
+        description: what was measured, one sentence.
+        weights: name and checksum of the weights under test.
+    """
+
+    protocol: str
+    cells: Sequence[Cell]
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    data: Mapping[str, Any]
+    description: str
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: summary first, then every cell."""
+        return {
+            "protocol": self.protocol,
+            "description": self.description,
+            "summary": [asdict(row) for row in summarise(self.cells)],
+            "gains": [asdict(row) for row in self.gains()],
+            "weights": dict(self.weights),
+            "settings": dict(self.settings),
+            "data": dict(self.data),
+            "environment": dict(self.environment),
+            "cells": [asdict(cell) for cell in self.cells],
+        }
+
+    def gains(self) -> list[Summary]:
+        """The main metric of the weights under test minus every other kind, paired by seed."""
+        kinds = list(dict.fromkeys(cell.kind for cell in self.cells))
+        if "weights" not in kinds:
+            return []
+        metric = MAIN_METRICS[self.protocol]
+        return [
+            row for kind in kinds if kind != "weights" for row in gains(self.cells, metric, "weights", kind)
+        ]
+
+
+def write_report(results: Results, folder: Path) -> list[Path]:
+    """Write results.json, results.csv, results.md and plot.png.
+
+    Returns:
+        The files, in that order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / name for name in ("results.json", "results.csv", "results.md", "plot.png")]
+    write_atomically(files[0], json.dumps(results.to_json(), indent=1) + "\n")
+    write_atomically(files[1], as_csv(results.cells))
+    write_atomically(files[2], as_markdown(results))
+    rows = summarise(results.cells)
+    if results.protocol == "interactive":
+        plot_curves(files[3], curves(results.cells, "voxels", "dice"), "labelled voxels", "mean Dice")
+    else:
+        metric = MAIN_METRICS[results.protocol]
+        plot_bars(files[3], [row for row in rows if row.metric == metric], _TITLES[metric])
+    return files
+
+
+def as_csv(cells: Sequence[Cell]) -> str:
+    """One line per number: metrics of every cell, and its series by round."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["protocol", "data", "kind", "seed", "subject", "metric", "round", "value"])
+    for cell in cells:
+        start = [cell.protocol, cell.data, cell.kind, cell.seed, cell.subject]
+        for name, value in cell.metrics.items():
+            writer.writerow([*start, name, "", f"{value:.6g}"])
+        for name, values in cell.series.items():
+            for turn, value in enumerate(values):
+                writer.writerow([*start, name, turn, f"{value:.6g}"])
+    return text.getvalue()
+
+
+def as_markdown(results: Results) -> str:
+    """A table per metric, feature kinds down, data tables across; then where the numbers come from."""
+    rows = summarise(results.cells)
+    lines = [f"# {results.protocol}", "", results.description, ""]
+    lines.append("Mean ± standard deviation over seeds; all numbers but counts in percent.")
+    for metric in dict.fromkeys(row.metric for row in rows):
+        lines += ["", f"## {_TITLES.get(metric, metric)}", "", *_table(rows, metric)]
+    differences = results.gains()
+    if differences:
+        metric = MAIN_METRICS[results.protocol]
+        lines += ["", f"## Difference, paired by seed: {_TITLES[metric]}", "", *_table(differences, metric)]
+    lines += ["", "## Where these come from", ""]
+    lines += [f"- weights: {', '.join(f'{k} {v}' for k, v in results.weights.items())}"]
+    for name, facts in results.data.items():
+        notes = "".join(f"; {note}" for note in facts["notes"])
+        lines.append(f"- {name}: {facts['subjects']} subjects, table sha256 {facts['sha256'][:16]}{notes}")
+    lines += [f"- {key}: {_plain(value)}" for key, value in results.environment.items() if value]
+    lines += [f"- settings: {_plain(results.settings)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Sequence[Summary], metric: str) -> list[str]:
+    chosen = {(row.kind, row.data): row for row in rows if row.metric == metric}
+    tables = list(dict.fromkeys(data for _, data in chosen))
+    kinds = list(dict.fromkeys(kind for kind, _ in chosen))
+    lines = ["| features | " + " | ".join(tables) + " |", "|---|" + "---|" * len(tables)]
+    for kind in kinds:
+        numbers = [_number(chosen.get((kind, data)), metric) for data in tables]
+        lines.append(f"| {kind} | " + " | ".join(numbers) + " |")
+    return lines
+
+
+def _number(row: Summary | None, metric: str) -> str:
+    if row is None:
+        return "-"
+    factor = 1 if metric in _AS_COUNT else 100
+    return f"{factor * row.mean:.1f} ± {factor * row.sd:.1f}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in value.items() if v not in ("", None))
+    return str(value)
