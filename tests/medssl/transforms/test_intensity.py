@@ -56,9 +56,9 @@ def test_blur_spreads_a_point_by_its_sigma():
     assert (out[1, 0].sum(0) * place**2).sum().item() == pytest.approx(4, rel=1e-3)
 
 
-def test_bias_field_is_smooth_positive_and_neutral_at_zero(image):
+def test_bias_field_is_smooth_positive_and_neutral_at_zero(image, generator):
     orders = (3,) * (image.ndim - 2)
-    coefficients = torch.randn(4, 1, *orders)
+    coefficients = torch.randn(4, 1, *orders, generator=generator)
     out = intensity.bias_field(torch.ones_like(image), coefficients, torch.tensor([0.0, 0.1, 0.3, 0.0]))
     assert torch.equal(out[[0, 3]], torch.ones_like(out[[0, 3]]))
     for row, strength in ((1, 0.1), (2, 0.3)):
@@ -68,8 +68,8 @@ def test_bias_field_is_smooth_positive_and_neutral_at_zero(image):
         assert field.diff(dim=-1).abs().max() < 3 * strength
 
 
-def test_bias_field_does_not_depend_on_resolution():
-    coefficients, strength = torch.randn(1, 1, 3, 3), torch.tensor([0.3])
+def test_bias_field_does_not_depend_on_resolution(generator):
+    coefficients, strength = torch.randn(1, 1, 3, 3, generator=generator), torch.tensor([0.3])
     fine = intensity.bias_field(torch.ones(1, 1, 60, 60), coefficients, strength)
     coarse = intensity.bias_field(torch.ones(1, 1, 20, 20), coefficients, strength)
     torch.testing.assert_close(fine[..., 1::3, 1::3], coarse, atol=0.02, rtol=0)

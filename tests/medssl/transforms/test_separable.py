@@ -8,8 +8,11 @@ from scipy import ndimage
 from medssl.transforms.separable import apply_separable, gaussian_matrix, gaussian_smooth
 
 
-def test_applies_each_matrix_along_its_axis(image):
-    matrices = [torch.randn(3 + d, size) for d, size in enumerate(image.shape[2:])]
+def test_applies_each_matrix_along_its_axis(image, generator):
+    image = image.double()
+    matrices = [
+        torch.randn(3 + d, size, generator=generator).double() for d, size in enumerate(image.shape[2:])
+    ]
     expected = image
     for axis, matrix in enumerate(matrices, start=2):
         expected = torch.tensordot(expected, matrix, dims=([axis], [1])).movedim(-1, axis)
@@ -26,9 +29,9 @@ def test_smoothing_matches_scipy(image, sigma):
     np.testing.assert_allclose(gaussian_smooth(image.double(), sigma).numpy(), expected, atol=1e-10)
 
 
-def test_each_sample_and_axis_has_its_own_sigma(image):
+def test_each_sample_and_axis_has_its_own_sigma(image, generator):
     axes = image.ndim - 2
-    sigmas = torch.rand(len(image), axes) * 2
+    sigmas = torch.rand(len(image), axes, generator=generator) * 2
     together = gaussian_smooth(image, sigmas)
     for i, row in enumerate(sigmas):
         torch.testing.assert_close(together[i : i + 1], gaussian_smooth(image[i : i + 1], row.tolist()))
