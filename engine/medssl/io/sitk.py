@@ -1,0 +1,185 @@
+"""NIfTI, NRRD, MHA and pictures through SimpleITK."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from medssl.errors import InputError
+from medssl.io.atomic import replacing
+from medssl.io.axes import from_lps, lps_direction, lps_origin, lps_spacing
+from medssl.io.formats import PICTURES, VOLUMES, WRITABLE_PICTURES, image_suffix
+from medssl.io.nifti import check_nifti
+from medssl.io.quiet import quiet_libraries
+from medssl.io.values import compact, finite, grey, guess_modality
+from medssl.volume import Geometry, Volume
+
+# mypy: disable-error-code="no-untyped-call"
+# SimpleITK ships no annotations.
+
+_SPATIAL_AXES = 3
+
+
+def read_image(path: Path, frame: int = 0) -> Volume:
+    """Read one image file.
+
+    Args:
+        path: a file with one of `formats.SUFFIXES`.
+        frame: which volume of a 4D file, from 0.
+
+    Raises:
+        InputError: not an image, truncated, without a usable geometry, or without that frame.
+    """
+    suffix = image_suffix(path)
+    notes: list[str] = []
+    if VOLUMES.get(suffix) == "NiftiImageIO" and not check_nifti(path).has_orientation:
+        notes.append("the file states no orientation: left and right may be swapped")
+    image, frames = _load(path, suffix, frame)
+    if frames > 1:
+        notes.append(f"the file holds {frames} volumes: this is frame {frame}, counted from 0")
+    try:
+        array, note = finite(_channels_first(image))
+        is_picture = suffix in PICTURES
+        if is_picture and array.shape[0] > 1:
+            array, colour_note = _as_grey(array)
+            notes.append(colour_note)
+        array = compact(array)
+        geometry = _geometry(image, has_spacing=not is_picture)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    modality, modality_note = _modality(image, array, path, is_picture)
+    if is_picture:
+        notes.append("pictures state no voxel size: distances are in pixels, not mm")
+    notes += [text for text in (note, modality_note) if text]
+    return Volume(array, geometry, modality, _identifier(path, suffix, array), tuple(notes))
+
+
+def write_image(volume: Volume, path: Path) -> None:
+    """Write a volume in its own geometry; the file appears when it is complete.
+
+    Args:
+        volume: image, mask or map; several channels become a vector image.
+        path: .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd; .png or .tif for an 8- or 16-bit image.
+
+    Raises:
+        InputError: the format cannot hold this volume, or the file cannot be written.
+    """
+    suffix = image_suffix(path)
+    if suffix not in (*VOLUMES, *WRITABLE_PICTURES):
+        endings = " ".join((*VOLUMES, *WRITABLE_PICTURES))
+        raise InputError(f"{path}: this format cannot be written: end the name with one of {endings}")
+    array = _storable(volume.array)
+    if suffix in WRITABLE_PICTURES:
+        array = _as_picture(array, volume.geometry, path)
+    if array.shape[0] == 1:
+        image = sitk.GetImageFromArray(array[0])
+    else:
+        image = sitk.GetImageFromArray(np.moveaxis(array, 0, -1), isVector=True)
+    image.SetSpacing(lps_spacing(volume.geometry))
+    image.SetOrigin(lps_origin(volume.geometry))
+    image.SetDirection(lps_direction(volume.geometry).ravel().tolist())
+    with replacing(path) as temporary, quiet_libraries():
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=suffix not in (".nii", ".nhdr", ".mhd"))
+        except RuntimeError as error:
+            raise InputError(f"{path}: cannot be written (disk full, or no permission)") from error
+
+
+def _load(path: Path, suffix: str, frame: int) -> tuple[sitk.Image, int]:
+    """The image, cut down to one frame, and the number of frames."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO((VOLUMES | PICTURES)[suffix])
+    reader.SetFileName(str(path))
+    with quiet_libraries():
+        try:
+            reader.ReadImageInformation()
+            size = reader.GetSize()
+            frames = int(np.prod(size[_SPATIAL_AXES:], dtype=np.int64))
+            if not 0 <= frame < frames:
+                raise InputError(f"{path}: has no frame {frame}: choose 0 to {frames - 1}")
+            if len(size) > _SPATIAL_AXES:
+                place = np.unravel_index(frame, size[_SPATIAL_AXES:], order="F")
+                reader.SetExtractSize([*size[:_SPATIAL_AXES], *[0] * len(place)])
+                reader.SetExtractIndex([0] * _SPATIAL_AXES + [int(index) for index in place])
+            return reader.Execute(), frames
+        except RuntimeError as error:
+            raise _explain(path, str(error)) from error
+
+
+def _explain(path: Path, message: str) -> InputError | MemoryError:
+    """What an ITK exception means for the user."""
+    text = message.lower()
+    if "memory" in text and "alloc" in text:
+        return MemoryError(f"{path} does not fit into memory")
+    if "zero-valued spacing" in text or "negative spacing" in text:
+        return InputError(f"{path}: the voxel spacing is not positive: correct the header")
+    if "orthonormal" in text or "direction" in text:
+        return InputError(
+            f"{path}: the voxel axes are not at right angles (sheared): resample the scan first"
+        )
+    return InputError(
+        f"{path}: not a readable {image_suffix(path)} image, or truncated: export or copy it again"
+    )
+
+
+def _channels_first(image: sitk.Image) -> NDArray[Any]:
+    array = sitk.GetArrayFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() == 1:
+        return array[None]
+    return np.ascontiguousarray(np.moveaxis(array, -1, 0))
+
+
+def _as_grey(array: NDArray[Any]) -> tuple[NDArray[Any], str]:
+    """One channel of a picture (C, *S) with C = 2 (grey, alpha), 3 or 4 (colour, alpha)."""
+    if array.shape[0] == 2 or all(np.array_equal(array[0], channel) for channel in array[1:3]):
+        return array[:1], "the picture was stored with several equal channels: one is kept"
+    values = np.rint(grey(np.moveaxis(array, 0, -1)))
+    return values.astype(array.dtype)[None], "the picture is coloured: its brightness is used"
+
+
+def _geometry(image: sitk.Image, has_spacing: bool) -> Geometry:
+    size = image.GetSize()
+    if not has_spacing:
+        n = len(size)
+        return from_lps(size, [1.0] * n, [0.0] * n, np.eye(n), has_spacing=False)
+    return from_lps(size, image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+
+def _modality(image: sitk.Image, array: NDArray[Any], path: Path, is_picture: bool) -> tuple[str, str]:
+    for key in ("modality", "Modality"):
+        if image.HasMetaDataKey(key) and image.GetMetaData(key).strip() in ("CT", "MR", "PT"):
+            return image.GetMetaData(key).strip(), ""
+    if is_picture:
+        return "", "modality unknown: the file does not state it"
+    return guess_modality(array, path.name)
+
+
+def _identifier(path: Path, suffix: str, array: NDArray[Any]) -> str:
+    """Name of the file and a checksum of the voxels: equal names in a cohort stay apart."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", path.name[: -len(suffix)])[:40]
+    return f"{stem}-{zlib.crc32(np.ascontiguousarray(array).data):08x}"
+
+
+def _storable(array: NDArray[Any]) -> NDArray[Any]:
+    """The same values in a type that every format knows."""
+    if array.dtype.kind == "b" or array.dtype.itemsize == 8 or array.dtype == np.float16:
+        return compact(array.astype(np.float32) if array.dtype == np.float16 else array)
+    return array
+
+
+def _as_picture(array: NDArray[Any], geometry: Geometry, path: Path) -> NDArray[Any]:
+    if geometry.ndim != 2 or array.shape[0] != 1:
+        raise InputError(f"{path}: a picture holds one 2D channel: write a volume as .nii.gz, .nrrd or .mha")
+    low, high = float(array.min()), float(array.max())
+    if array.dtype.kind == "f" or low < 0 or high > np.iinfo(np.uint16).max:
+        raise InputError(
+            f"{path}: a picture holds whole numbers from 0 to 65535, these go from {low:g} to {high:g}: "
+            "write .nii.gz, .nrrd or .mha"
+        )
+    return array.astype(np.uint8 if array.dtype.itemsize == 1 else np.uint16, copy=False)
