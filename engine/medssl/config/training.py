@@ -1,0 +1,35 @@
+"""Settings of the training loop, the same for every method and task."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from medssl.config.run import RunConfig
+
+
+class TrainingConfig(RunConfig):
+    """How long, how fast and how safely to train."""
+
+    steps: int = Field(1000, ge=1, description="optimiser steps")
+    batch_size: int = Field(16, ge=1, description="crops per micro-batch, over all processes")
+    accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
+    optimizer: Literal["adamw", "sgd", "lamb"] = Field("adamw", description="optimiser")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    final_lr: float = Field(0.01, ge=0, le=1, description="learning rate at the end, relative to the peak")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a linear warm-up")
+    weight_decay: float = Field(
+        0.04, ge=0, description="decoupled weight decay; never on norms, biases and prototypes"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd, first beta of adamw and lamb")
+    beta2: float = Field(0.99, ge=0, lt=1, description="second beta of adamw and lamb")
+    clip: float = Field(3.0, ge=0, description="largest gradient norm; 0 does not clip")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true", description="arithmetic of the forward pass; mixed precision pays on a GPU only"
+    )
+    compile: bool = Field(False, description="torch.compile the trainable: pays on long GPU runs")
+    channels_last: bool = Field(False, description="channels-last memory format, faster convolutions")
+    log_every: int = Field(10, ge=1, description="steps between two logged means of the metrics")
+    checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
+    keep: int = Field(2, ge=1, description="checkpoints kept, newest first")

@@ -1,0 +1,169 @@
+"""The run folder: what was asked, where it ran, what happened, and the checkpoints.
+
+config.yaml        resolved settings, defaults included
+environment.json   versions, git hash, device, seed
+events.jsonl       one line per logged progress, with the time
+checkpoints/       step-00001000.pt, complete or absent
+exported/          what other commands use: model.safetensors
+stop               made by whoever wants the run to end after the current step
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+from medssl.config.run import RunConfig
+from medssl.errors import InputError
+from medssl.jobs.progress import Progress
+from medssl.store.atomic import write_atomically
+
+PACKAGES = ("napari-medssl", "torch", "monai", "lightning-fabric", "numpy")
+
+
+class Run:
+    """One training run on disk.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def create(cls, folder: Path, config: RunConfig, **environment: Any) -> Self:
+        """Start a run folder: settings and environment are on disk before step 0.
+
+        Args:
+            folder: new or empty folder.
+            config: resolved settings.
+            **environment: further facts (device, seed).
+
+        Raises:
+            InputError: there is a run already, or the folder holds something else.
+        """
+        if (folder / "config.yaml").exists():
+            raise InputError(
+                f"{folder}: holds a run already; continue it with --resume {folder}, or choose another"
+            )
+        # a viewer that starts the run keeps its process files there
+        foreign = (
+            [p.name for p in folder.iterdir() if not p.name.startswith("process.")] if folder.is_dir() else []
+        )
+        if foreign or (folder.exists() and not folder.is_dir()):
+            raise InputError(f"{folder}: is not a run folder and not empty; choose another --out")
+        (folder / "checkpoints").mkdir(parents=True)
+        config.to_yaml(folder / "config.yaml")
+        run = cls(folder)
+        run.note_environment(**environment)
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """An existing run.
+
+        Raises:
+            InputError: not a run folder.
+        """
+        if not (folder / "config.yaml").is_file():
+            raise InputError(
+                f"{folder}: is not a run folder (no config.yaml); give the --out of an earlier run"
+            )
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        return cls(folder)
+
+    def note_environment(self, **facts: Any) -> None:
+        """Write environment.json: versions, git hash and ``facts``."""
+        values = {**environment(), **facts}
+        write_atomically(self.folder / "environment.json", json.dumps(values, indent=1) + "\n")
+
+    def log(self, progress: Progress) -> None:
+        """Append one event."""
+        line = {
+            "time": round(time.time(), 3),
+            "step": progress.step,
+            "total": progress.total,
+            "phase": progress.phase,
+            "metrics": dict(progress.metrics),
+            "message": progress.message,
+        }
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def events(self) -> list[Mapping[str, Any]]:
+        """All events so far, oldest first; a torn last line is left out."""
+        path = self.folder / "events.jsonl"
+        if not path.exists():
+            return []
+        text = path.read_bytes()
+        return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether someone asked the run to end after the current step."""
+        return (self.folder / "stop").exists()
+
+    def clear_stop(self) -> None:
+        """Forget an old request, before going on."""
+        (self.folder / "stop").unlink(missing_ok=True)
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.folder / "checkpoints" / f"step-{step:08d}.pt"
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted((self.folder / "checkpoints").glob("step-*.pt"))
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the newest ``keep`` checkpoints."""
+        for path in self.checkpoints()[:-keep]:
+            path.unlink(missing_ok=True)
+
+    @property
+    def exported(self) -> Path:
+        """Weights for the other commands."""
+        return self.folder / "exported" / "model.safetensors"
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, without importing anything heavy."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": versions,
+        "git": _git_hash(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _git_hash() -> str:
+    """Commit of the source tree, with "+" where files differ from it; empty outside a repository."""
+    here = Path(__file__).parent
+    try:
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # not someone else's repository
+        commit = _git(here, "rev-parse", "HEAD")
+        return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

@@ -1,0 +1,47 @@
+"""Device, precision and processes by Lightning Fabric."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from medssl.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def build_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
+    """A launched Fabric: one process, or as many as torchrun started.
+
+    Args:
+        device: auto, cpu, cuda or cuda:i; under torchrun each process takes its own GPU.
+        precision: 32-true, bf16-mixed or 16-mixed.
+
+    Raises:
+        InputError: a GPU is asked for and there is none.
+    """
+    from lightning_fabric import Fabric  # noqa: PLC0415  six seconds, and only training needs it
+
+    use_cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    if use_cuda and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: this machine has no usable GPU; use --device cpu")
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size)))
+    devices: int | list[int] = local
+    if use_cuda and world_size == 1:
+        index = int(device.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise InputError(f"--device {device}: this machine has {torch.cuda.device_count()} GPU(s)")
+        devices = [index]
+    fabric = Fabric(
+        accelerator="cuda" if use_cuda else "cpu",
+        devices=devices,
+        num_nodes=max(1, world_size // local),
+        strategy="ddp" if world_size > 1 else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric

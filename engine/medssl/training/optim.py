@@ -1,0 +1,129 @@
+"""Optimisers, who gets weight decay, and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from medssl.config.training import TrainingConfig
+
+
+def parameter_groups(
+    module: nn.Module, weight_decay: float, scale: Callable[[str], float] | None = None
+) -> list[dict[str, Any]]:
+    """Parameters by weight decay and learning-rate scale.
+
+    Norms, biases (everything of one axis) and prototypes decay not: prototypes are unit vectors, decay
+    would only fight their normalisation.
+
+    Args:
+        module: parameters that require gradients are taken.
+        weight_decay: for the weights of convolutions and linear layers.
+        scale: factor on the learning rate by parameter name (layer-wise decay); 1 where None.
+    """
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        plain = parameter.ndim <= 1 or "prototypes" in name.split(".")
+        key = (0.0 if plain else weight_decay, 1.0 if scale is None else scale(name))
+        group = groups.setdefault(key, {"params": [], "weight_decay": key[0], "lr_scale": key[1]})
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def build_optimizer(
+    module: nn.Module, config: TrainingConfig, scale: Callable[[str], float] | None = None
+) -> Optimizer:
+    """The optimiser of the settings over all trainable parameters."""
+    groups = parameter_groups(module, config.weight_decay, scale)
+    betas = (config.momentum, config.beta2)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    if config.optimizer == "lamb":
+        return Lamb(groups, lr=config.lr, betas=betas)
+    return AdamW(groups, lr=config.lr, betas=betas)
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then half a cosine down to ``final_lr`` times the peak.
+
+    Args:
+        step: 0 for the first update.
+        config: steps, lr, warmup, final_lr.
+    """
+    warmup = round(config.warmup * config.steps)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, config.steps - warmup - 1)
+    cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
+
+
+def set_learning_rate(optimizer: Optimizer, value: float) -> None:
+    """Give every group ``value`` times its own scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = value * group.get("lr_scale", 1.0)
+
+
+class Lamb(Optimizer):
+    """Layer-wise adaptive moments: Adam's direction, as long as the weights it changes.
+
+    w <- w - lr * r * u,  u = m_hat / (sqrt(v_hat) + eps) + decay * w,  r = |w| / |u| (1 where either is 0;
+    parameters without weight decay keep r = 1, as in the reference code).
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        betas: decay of the first and second moment.
+        eps: added to the root of the second moment.
+
+    You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", 2020, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["step"] = torch.zeros(())
+                    state["exp_avg"] = torch.zeros_like(parameter)
+                    state["exp_avg_sq"] = torch.zeros_like(parameter)
+                state["step"] += 1
+                count = float(state["step"])
+                state["exp_avg"].lerp_(parameter.grad, 1 - beta1)
+                state["exp_avg_sq"].lerp_(parameter.grad.square(), 1 - beta2)
+                first = state["exp_avg"] / (1 - beta1**count)
+                second = state["exp_avg_sq"] / (1 - beta2**count)
+                update = first / (second.sqrt() + group["eps"])
+                ratio = torch.ones((), device=parameter.device)
+                if group["weight_decay"] > 0:
+                    update = update + group["weight_decay"] * parameter
+                    weight_norm, update_norm = parameter.norm(), update.norm()
+                    usable = (weight_norm > 0) & (update_norm > 0)
+                    ratio = torch.where(usable, weight_norm / update_norm.clamp_min(1e-12), ratio)
+                parameter.sub_(update * ratio * group["lr"])
+        return loss

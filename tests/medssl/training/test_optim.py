@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from medssl.config.training import TrainingConfig
+from medssl.training.optim import Lamb, build_optimizer, learning_rate, parameter_groups, set_learning_rate
+
+
+def test_norms_biases_and_prototypes_do_not_decay(toy) -> None:
+    module = toy()
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    decayed = {
+        names[id(parameter)]
+        for group in parameter_groups(module, 0.1)
+        for parameter in group["params"]
+        if group["weight_decay"] > 0
+    }
+    assert decayed == {"backbone.encoder.0.weight", "head.weight"}
+    count = sum(len(group["params"]) for group in parameter_groups(module, 0.1))
+    assert count == len(names)
+
+
+def test_frozen_parameters_are_left_out_and_scales_reach_the_rate(toy) -> None:
+    module = toy()
+    module.head.weight.requires_grad_(False)
+    optimizer = build_optimizer(module, TrainingConfig(), lambda name: 0.5 if "backbone" in name else 1.0)
+    set_learning_rate(optimizer, 0.2)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert id(module.head.weight) not in rates
+    assert rates[id(module.backbone.encoder[0].weight)] == 0.1
+    assert rates[id(module.prototypes.weight)] == 0.2
+
+
+def test_rate_warms_up_and_follows_a_cosine() -> None:
+    config = TrainingConfig(steps=101, warmup=0.1, lr=2.0, final_lr=0.1)
+    rates = [learning_rate(step, config) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[9] == rates[10] == 2.0
+    assert rates[55] == pytest.approx(2 * (0.1 + 0.9 * 0.5))
+    assert rates[100] == pytest.approx(0.2)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert learning_rate(0, TrainingConfig(steps=1)) == TrainingConfig().lr
+
+
+def test_lamb_by_hand() -> None:
+    weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    optimizer = Lamb([{"params": [weight], "weight_decay": 0.1}], lr=0.5, betas=(0.9, 0.99), eps=0.0)
+    weight.grad = torch.tensor([[2.0, -7.0]])
+    optimizer.step()
+    # first step: m_hat / sqrt(v_hat) is the sign of the gradient
+    update = torch.tensor([[1.0 + 0.3, -1.0 + 0.4]])
+    expected = torch.tensor([[3.0, 4.0]]) - 0.5 * 5.0 / math.hypot(1.3, 0.6) * update
+    torch.testing.assert_close(weight.data, expected)
+
+
+def test_lamb_without_decay_is_adam() -> None:
+    ours, theirs = (torch.nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2))
+    lamb = Lamb([ours], lr=0.1, betas=(0.9, 0.99), eps=1e-6)
+    adam = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99), eps=1e-6)
+    for step in range(5):
+        for parameter in (ours, theirs):
+            parameter.grad = torch.tensor([0.3, -0.2 * step])
+        lamb.step()
+        adam.step()
+    torch.testing.assert_close(ours, theirs)
