@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from medssl.errors import InputError
 from medssl.io.axes import from_lps
-from medssl.io.dicom_headers import NO_UID, Scan, Series, files_below, scan
 from medssl.io.dicom_pixels import read_pixels
+from medssl.io.dicom_scan import NO_UID, Scan, Series, files_below, scan
 from medssl.io.dicom_stack import Stack, stacks
 from medssl.io.regrid import even_grid, is_sheared, resample_slices, unshear
 from medssl.io.series import SeriesInfo

@@ -1,31 +1,24 @@
-"""One pass over the headers of DICOM files: what each frame shows and where it lies."""
+"""The header of a DICOM file: what each of its frames shows, where it lies, where its pixels are."""
 
 from __future__ import annotations
 
-import os
 import struct
-import warnings
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from medssl.errors import InputError
 from medssl.io.formats import looks_like_dicom
 
 Vector3 = tuple[float, float, float]
 
-_MOST_FILES = 100_000
-
-NO_UID = "unnamed-"
-"""Begins the stand-in for a missing series uid."""
 UNREADABLE = (
     InvalidDicomError,
     AttributeError,
@@ -40,38 +33,14 @@ UNREADABLE = (
 )
 """What pydicom raises for a damaged file."""
 
-_REFUSED = {
-    "RTSTRUCT": "contours (RTSTRUCT)",
-    "RTPLAN": "a treatment plan (RTPLAN)",
-    "RTDOSE": "a dose distribution (RTDOSE)",
-    "RTRECORD": "a treatment record (RTRECORD)",
-    "SEG": "a segmentation (SEG)",
-    "SR": "a report (SR)",
-    "KO": "a key object note (KO)",
-    "PR": "a presentation state (PR)",
-    "DOC": "a document (DOC)",
-    "REG": "a registration (REG)",
-    "FID": "fiducials (FID)",
-    "RWV": "a real-world value map (RWV)",
-    "ECG": "a waveform (ECG)",
-}
-_REFUSED_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
-    "1.2.840.10008.5.1.4.1.1.481.3": "RTSTRUCT",
-    "1.2.840.10008.5.1.4.1.1.481.5": "RTPLAN",
-    "1.2.840.10008.5.1.4.1.1.481.8": "RTPLAN",
-    "1.2.840.10008.5.1.4.1.1.66.4": "SEG",
-    "1.2.840.10008.5.1.4.1.1.66.1": "REG",
-    "1.2.840.10008.5.1.4.1.1.66.3": "REG",
-    "1.2.840.10008.5.1.4.1.1.88.59": "KO",
-    "1.2.840.10008.5.1.4.1.1.104.1": "DOC",
-}
-
 _TAGS = [
     Tag(name)
     for name in (
+        "BitsAllocated",
+        "BitsStored",
         "Columns",
         "FrameOfReferenceUID",
+        "HighBit",
         "ImageOrientationPatient",
         "ImagePositionPatient",
         "ImageType",
@@ -82,12 +51,15 @@ _TAGS = [
         "PatientID",
         "PatientName",
         "PerFrameFunctionalGroupsSequence",
+        "PhotometricInterpretation",
+        "PixelRepresentation",
         "PixelSpacing",
         "RescaleIntercept",
         "RescaleSlope",
         "Rows",
         "SOPClassUID",
         "SOPInstanceUID",
+        "SamplesPerPixel",
         "SeriesDescription",
         "SeriesInstanceUID",
         "SeriesNumber",
@@ -99,6 +71,33 @@ _TAGS = [
         "Units",
     )
 ]
+_PIXEL_DATA = {"<": b"\xe0\x7f\x10\x00", ">": b"\x7f\xe0\x00\x10"}
+_BYTE_ORDER = {ExplicitVRLittleEndian: "<", ImplicitVRLittleEndian: "<", ExplicitVRBigEndian: ">"}
+_NATIVE_BITS = (8, 16)
+
+
+@dataclass(frozen=True)
+class NativePixels:
+    """Uncompressed grey pixels, which can be read without parsing the file once more.
+
+    Args:
+        offset: byte of the first pixel of the first frame.
+        dtype: numpy type of a pixel as stored.
+        unused_bits: bits above the stored ones, which may hold anything.
+    """
+
+    offset: int
+    dtype: np.dtype[Any]
+    unused_bits: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """A file, its fields without pixels, and where its pixels lie when they are not compressed."""
+
+    path: Path
+    fields: Dataset
+    native: NativePixels | None
 
 
 @dataclass(frozen=True)
@@ -118,6 +117,7 @@ class Frame:
         slope: rescale slope.
         intercept: rescale intercept.
         order: sorts pictures of one position: time, then instance number, then frame.
+        native: where the pixels lie, None where they are compressed.
     """
 
     path: Path
@@ -132,185 +132,93 @@ class Frame:
     slope: float
     intercept: float
     order: tuple[float, ...]
+    native: NativePixels | None
 
 
-@dataclass(frozen=True)
-class Series:
-    """All files of one SeriesInstanceUID, or what speaks against reading them.
-
-    Args:
-        uid: SeriesInstanceUID.
-        modality: as stated, empty where not.
-        description: SeriesDescription without the patient's name and ID.
-        files: number of files.
-        frames: pictures, in no order.
-        frame_of_reference_uid: of the first file.
-        units: of the values of a PET series.
-        refusal: what the files hold instead of an image; empty for an image.
-    """
-
-    uid: str
-    modality: str
-    description: str
-    files: int
-    frames: tuple[Frame, ...]
-    frame_of_reference_uid: str = ""
-    units: str = ""
-    refusal: str = ""
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What a folder holds: its series, and how many files began like DICOM but could not be read."""
-
-    series: tuple[Series, ...]
-    unreadable: int
-    others: int
-
-
-def scan(paths: Sequence[Path]) -> Scan:
-    """Read the headers of files and sort them into series; pixels stay on disk.
-
-    Args:
-        paths: files of any kind; those that are not DICOM are counted and passed over.
-    """
-    found: dict[str, list[tuple[Path, Dataset]]] = {}
-    unreadable = others = 0
-    for path in paths:
-        try:
-            with path.open("rb") as handle:
-                if not looks_like_dicom(handle.read(132)):
-                    others += 1
-                    continue
-            header = read_header(path)
-            uid = _uid(header)
-        except UNREADABLE:
-            unreadable += 1
-            continue
-        found.setdefault(uid, []).append((path, header))
-    series = []
-    for uid, members in found.items():
-        try:
-            series.append(_series(uid, members))
-        except UNREADABLE:
-            unreadable += len(members)
-    return Scan(tuple(series), unreadable, others)
-
-
-def files_below(folder: Path) -> list[Path]:
-    """All visible files in a folder and its sub-folders, in a fixed order.
+def read_header(path: Path) -> Header | None:
+    """The fields that matter, without pixels; None where the file is not DICOM.
 
     Raises:
-        InputError: so many files that this cannot be one study.
+        UNREADABLE: the file begins like DICOM and is damaged.
     """
-    paths: list[Path] = []
-    for current, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += [Path(current, name) for name in sorted(names) if not name.startswith(".")]
-        if len(paths) > _MOST_FILES:
-            raise InputError(f"{folder}: holds more than {_MOST_FILES} files: name the folder of one study")
-    return paths
+    with path.open("rb") as handle:
+        if not looks_like_dicom(handle.read(132)):
+            return None
+        handle.seek(0)
+        fields = pydicom.dcmread(handle, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+        return Header(path, fields, _native_pixels(fields, handle))
 
 
-def read_header(path: Path) -> Dataset:
-    """The header fields that matter, without pixels; pydicom's remarks on odd values are dropped.
-
-    They would quote the file, and with it the patient.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)
-
-
-def _series(uid: str, members: Sequence[tuple[Path, Dataset]]) -> Series:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        first = members[0][1]
-        refusal = next((text for _, header in members if (text := _refusal(header))), "")
-        frames = (
-            () if refusal else tuple(frame for path, header in members for frame in _frames(path, header))
-        )
-        return Series(
-            uid=uid,
-            modality=str(first.get("Modality", "") or ""),
-            description=_description(first),
-            files=len(members),
-            frames=frames,
-            frame_of_reference_uid=str(first.get("FrameOfReferenceUID", "") or ""),
-            units=str(first.get("Units", "") or ""),
-            refusal=refusal,
-        )
+def _native_pixels(fields: FileDataset, handle: BinaryIO) -> NativePixels | None:
+    """Where uncompressed grey pixels begin: pydicom has stopped in front of them."""
+    order = _BYTE_ORDER.get(fields.file_meta.get("TransferSyntaxUID"))
+    allocated, stored = fields.get("BitsAllocated"), fields.get("BitsStored")
+    if (
+        order is None
+        or allocated not in _NATIVE_BITS
+        or fields.get("SamplesPerPixel") != 1
+        or fields.get("PhotometricInterpretation") != "MONOCHROME2"
+        or fields.get("HighBit") != stored - 1
+    ):
+        return None
+    explicit = fields.file_meta.TransferSyntaxUID != ImplicitVRLittleEndian
+    element = handle.read(12)
+    if element[:4] != _PIXEL_DATA[order]:
+        return None
+    kind = "i" if fields.get("PixelRepresentation") else "u"
+    offset = handle.tell() - (0 if explicit else 4)
+    return NativePixels(offset, np.dtype(f"{order}{kind}{allocated // 8}"), allocated - stored)
 
 
-def _uid(header: Dataset) -> str:
-    """The series uid; for files that lost it, a stand-in made from what else tells series apart."""
-    uid = str(header.get("SeriesInstanceUID", "") or "")
-    if uid:
-        return uid
-    rest = [str(header.get(name, "")) for name in ("StudyInstanceUID", "SeriesNumber", "FrameOfReferenceUID")]
-    return f"{NO_UID}{zlib.crc32('|'.join(rest).encode()):08x}"
-
-
-def _refusal(header: Dataset) -> str:
-    """What a file holds when it is no image; empty for an image."""
-    kind = _REFUSED_CLASSES.get(str(header.get("SOPClassUID", "")), str(header.get("Modality", "") or ""))
-    if kind in _REFUSED:
-        return _REFUSED[kind]
-    if not header.get("Rows") or not header.get("Columns"):
-        return "no pixels"
-    if "MOSAIC" in [str(part).upper() for part in header.get("ImageType", None) or ()]:
-        return "a Siemens mosaic (many slices in one picture)"
-    return ""
-
-
-def _description(header: Dataset) -> str:
-    text = str(header.get("SeriesDescription", "") or "")
-    secrets = [str(header.get("PatientID", "") or "")]
-    secrets += str(header.get("PatientName", "") or "").replace("^", " ").split()
-    for secret in secrets:
-        if len(secret) > 1:
-            text = text.replace(secret, "***")
-    return text
-
-
-def _frames(path: Path, header: Dataset) -> Iterator[Frame]:
-    shared = _first(header.get("SharedFunctionalGroupsSequence")) or Dataset()
-    groups = header.get("PerFrameFunctionalGroupsSequence") or [Dataset()]
-    count = int(header.get("NumberOfFrames", 1) or 1)
-    for index in range(count):
-        group = groups[min(index, len(groups) - 1)]
-
-        def value(sequence: str, name: str, group: Dataset = group) -> Any:
-            """A field of the frame, of all frames, or of the file, in this order."""
-            for functional in (group, shared):
-                item = _first(functional.get(sequence))
-                if item is not None and item.get(name) is not None:
-                    return item.get(name)
-            return header.get(name)
-
-        position = _numbers(value("PlanePositionSequence", "ImagePositionPatient"), 3)
-        spacing = _numbers(value("PixelMeasuresSequence", "PixelSpacing"), 2)
-        spacing = spacing or _numbers(header.get("ImagerPixelSpacing"), 2)
-        thickness = value("PixelMeasuresSequence", "SpacingBetweenSlices")
-        thickness = thickness or value("PixelMeasuresSequence", "SliceThickness")
-        slope = value("PixelValueTransformationSequence", "RescaleSlope")
-        intercept = value("PixelValueTransformationSequence", "RescaleIntercept")
-        time = value("FrameContentSequence", "TemporalPositionIndex")
-        time = header.get("TemporalPositionIdentifier") if time is None else time
+def frames_of(header: Header) -> Iterator[Frame]:
+    """The pictures of a file, one for a classic file."""
+    fields = header.fields
+    shared = _first(fields.get("SharedFunctionalGroupsSequence"))
+    groups = fields.get("PerFrameFunctionalGroupsSequence") or [None]
+    number = float(fields.get("InstanceNumber") or 0)
+    instance = str(fields.get("SOPInstanceUID") or header.path)
+    for index in range(int(fields.get("NumberOfFrames") or 1)):
+        value = _Lookup(fields, groups[min(index, len(groups) - 1)], shared)
+        position = _numbers(value("ImagePositionPatient", "PlanePositionSequence"), 3)
+        spacing = _numbers(value("PixelSpacing", "PixelMeasuresSequence"), 2)
+        spacing = spacing or _numbers(fields.get("ImagerPixelSpacing"), 2)
+        thickness = value("SpacingBetweenSlices", "PixelMeasuresSequence")
+        thickness = thickness or value("SliceThickness", "PixelMeasuresSequence")
+        slope = value("RescaleSlope", "PixelValueTransformationSequence")
+        intercept = value("RescaleIntercept", "PixelValueTransformationSequence")
+        time = value("TemporalPositionIndex", "FrameContentSequence")
+        time = fields.get("TemporalPositionIdentifier") if time is None else time
         yield Frame(
-            path=path,
+            path=header.path,
             index=index,
-            instance=str(header.get("SOPInstanceUID", "") or path),
-            rows=int(header.Rows),
-            columns=int(header.Columns),
+            instance=instance,
+            rows=int(fields.Rows),
+            columns=int(fields.Columns),
             position=(position[0], position[1], position[2]) if position else None,
-            orientation=_numbers(value("PlaneOrientationSequence", "ImageOrientationPatient"), 6),
+            orientation=_numbers(value("ImageOrientationPatient", "PlaneOrientationSequence"), 6),
             pixel_spacing=(spacing[0], spacing[1]) if spacing else None,
-            thickness=abs(float(thickness)) or None if thickness is not None else None,
+            thickness=abs(float(thickness)) or None if thickness else None,
             slope=1.0 if slope in (None, "") else float(slope),
             intercept=0.0 if intercept in (None, "") else float(intercept),
-            order=(float(time or 0), float(header.get("InstanceNumber", 0) or 0), float(index)),
+            order=(float(time or 0), number, float(index)),
+            native=header.native,
         )
+
+
+@dataclass(frozen=True)
+class _Lookup:
+    """A field of one frame: of the frame itself, of all frames, or of the file, in this order."""
+
+    fields: Dataset
+    own: Dataset | None
+    shared: Dataset | None
+
+    def __call__(self, name: str, sequence: str) -> Any:
+        for group in (self.own, self.shared):
+            item = None if group is None else _first(group.get(sequence))
+            if item is not None and item.get(name) is not None:
+                return item.get(name)
+        return self.fields.get(name)
 
 
 def _first(sequence: Any) -> Dataset | None:
@@ -322,4 +230,4 @@ def _numbers(value: Any, count: int) -> tuple[float, ...] | None:
     if value is None or isinstance(value, str) or len(value) != count:
         return None
     numbers = tuple(float(part) for part in value)
-    return numbers if np.isfinite(numbers).all() else None
+    return numbers if all(abs(number) < float("inf") for number in numbers) else None

@@ -14,7 +14,7 @@ from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
 
 from medssl.errors import InputError
-from medssl.io.dicom_headers import UNREADABLE, Frame
+from medssl.io.dicom_headers import UNREADABLE, Frame, NativePixels
 from medssl.io.values import compact, finite, grey
 
 _INT16 = np.iinfo(np.int16)
@@ -37,16 +37,17 @@ def read_pixels(frames: Sequence[Frame]) -> tuple[NDArray[Any], tuple[str, ...]]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for index, frame in enumerate(frames):
+            if frame.native is not None:
+                result = _put(result, index, _read_native(frame, frame.native), frame)
+                continue
             try:
-                if index == 0 or frame.path != path:
+                if not header or frame.path != path:
                     path, header = frame.path, pydicom.dcmread(frame.path, force=True)
                 picture = pixel_array(header, index=frame.index)
                 if header.PhotometricInterpretation == "PALETTE COLOR":
                     picture = apply_color_lut(picture, header)
             except UNREADABLE as error:
-                raise InputError(
-                    f"{frame.path}: truncated or damaged, its pixels cannot be decoded: copy it again"
-                ) from error
+                raise _damaged(frame) from error
             if picture.ndim == 3:
                 picture = np.rint(grey(picture)).astype(np.int32)
                 _note(notes, "colour pictures: their brightness is used, values are not measurements")
@@ -58,6 +59,24 @@ def read_pixels(frames: Sequence[Frame]) -> tuple[NDArray[Any], tuple[str, ...]]
     if note:
         _note(notes, note)
     return compact(result), tuple(notes)
+
+
+def _read_native(frame: Frame, native: NativePixels) -> NDArray[Any]:
+    count = frame.rows * frame.columns
+    start = native.offset + frame.index * count * native.dtype.itemsize
+    picture = np.fromfile(frame.path, native.dtype, count, offset=start)
+    if picture.size < count:
+        raise _damaged(frame)
+    if native.unused_bits:
+        # Shifting up and down again clears what old scanners kept above the stored bits, and keeps the sign.
+        picture = picture.astype(native.dtype.newbyteorder("="), copy=False)
+        picture <<= native.unused_bits
+        picture >>= native.unused_bits
+    return picture.reshape(frame.rows, frame.columns)
+
+
+def _damaged(frame: Frame) -> InputError:
+    return InputError(f"{frame.path}: truncated or damaged, its pixels cannot be decoded: copy it again")
 
 
 def _put(result: NDArray[Any], index: int, picture: NDArray[Any], frame: Frame) -> NDArray[Any]:

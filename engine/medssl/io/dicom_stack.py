@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.io.dicom_headers import Frame, Series
+from medssl.io.dicom_headers import Frame
+from medssl.io.dicom_scan import Series
 
 _AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 _SAME_DIRECTION = 5e-3
