@@ -1,0 +1,36 @@
+"""What the plugin adds to napari's start, and how fast help comes."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.benchmark
+
+
+def test_plugin_import(figures) -> None:
+    code = (
+        "import time, napari; start = time.perf_counter(); import napari_medssl._entry; "
+        "print(time.perf_counter() - start)"
+    )
+    runs = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
+        for _ in range(5)
+    ]
+    figures.at_most(
+        "plugin entry after import napari",
+        statistics.median(runs),
+        0.3,
+        "s",
+        reference="clean process",
+        runs=5,
+    )
+
+
+def test_help(figures, seconds) -> None:
+    command = [sys.executable, "-m", "medssl", "--help"]
+    [median] = seconds(lambda: subprocess.run(command, capture_output=True, check=True), runs=5)
+    figures.at_most("medssl --help", median, 1.0, "s", reference="clean process, wall clock", runs=5)
