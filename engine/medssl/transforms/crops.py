@@ -38,6 +38,11 @@ class CropBoxes:
         """(B, n) size of the smallest upright box around each."""
         return self.axes.abs().sum(dim=2)
 
+    def relative(self, points: Tensor) -> Tensor:
+        """Where image coordinates (B, P, n) lie in the boxes: 0 is a box's first border, 1 its last."""
+        offset = (points - self.centre[:, None]).mT
+        return torch.linalg.solve(self.axes, offset).mT + 0.5
+
 
 def draw_boxes(
     batch: int,
@@ -74,7 +79,7 @@ def draw_boxes(
     extent = extent.clamp(max=1)
     voxels = torch.tensor(shape, dtype=extent.dtype, device=extent.device)
     # Rotation acts on voxels, not on fractions of a non-cubic image.
-    axes = _rotation(turn, n) * (extent * voxels)[:, None] / voxels[:, None]
+    axes = rotation(turn, n) * (extent * voxels)[:, None] / voxels[:, None]
     return CropBoxes(extent / 2 + place * (1 - extent), axes)
 
 
@@ -94,7 +99,7 @@ def crop(
     """
     points = torch.cat([cell_centres(b, size) for b in boxes], dim=1)  # (B, V * size_0, ..., n)
     sampled = _sample(x, points.to(x.device), mode)  # (B, C, V * size_0, ...)
-    return list(sampled.split(size[0], dim=2))
+    return list(sampled.chunk(len(boxes), dim=2))
 
 
 def cell_centres(boxes: CropBoxes, shape: Sequence[int]) -> Tensor:
@@ -128,8 +133,7 @@ def sample_at(features: Tensor, boxes: CropBoxes, points: Tensor) -> tuple[Tenso
     Returns:
         (B, C, P) features, and (B, P) bool: whether the place is inside the crop.
     """
-    boxes = boxes.to(points)
-    inside = torch.linalg.solve(boxes.axes, (points - boxes.centre[:, None]).mT).mT + 0.5  # (B, P, n)
+    inside = boxes.to(points).relative(points)  # (B, P, n)
     spread = inside.reshape(*inside.shape[:2], *(1,) * (features.ndim - 3), -1)
     sampled = _sample(features, spread.to(features.device), "linear").flatten(2)
     return sampled, ((inside >= 0) & (inside <= 1)).all(dim=-1)
@@ -148,7 +152,7 @@ def _sample(x: Tensor, points: Tensor, mode: Literal["linear", "nearest"]) -> Te
     return values.to(x.dtype)
 
 
-def _rotation(turn: Tensor, n: int) -> Tensor:
+def rotation(turn: Tensor, n: int) -> Tensor:
     """Rotation matrices (B, n, n) from one angle per pair of axes (B, n (n - 1) / 2), in radians."""
     matrix = torch.eye(n, device=turn.device, dtype=turn.dtype).expand(len(turn), n, n)
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]

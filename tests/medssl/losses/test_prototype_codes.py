@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from medssl.losses.prototype_codes import code_statistics, prediction_mask, prototype_codes
 from medssl.losses.sinkhorn import sinkhorn
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from medssl.losses.sinkhorn import sinkhorn
 from torch import Tensor
+
+from medssl.losses.sinkhorn import sinkhorn
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from medssl.losses.prototype_codes import prediction_mask, prototype_codes
 from medssl.losses.sinkhorn import sinkhorn
 from medssl.losses.swapped_prediction import swapped_prediction_loss
