@@ -10,25 +10,34 @@ Range = tuple[float, float]
 
 
 class IntensityConfig(RunConfig):
-    """Intensity augmentation of one view, in order; inputs lie in [0, 1].
+    """Intensity augmentation of one view; inputs lie in [0, 1].
 
     Ghesu et al. 2022 name energy-based rescaling, gamma and linear transforms without numbers; the ranges
-    are ours (documented choice), every one can be changed.
+    are ours (a documented choice), every one can be changed.
     """
 
-    tone_probability: float = Field(0.5, ge=0, le=1, description="chance of a random smooth tone curve")
-    invert_probability: float = Field(0.1, ge=0, le=1, description="chance that a tone curve is decreasing")
-    energy_probability: float = Field(0.5, ge=0, le=1, description="chance of rescaling the energy bands")
-    energy_sigma: float = Field(0.3, ge=0, description="sd of the log gain of each band (A.5.3: 0.2 to 0.4)")
-    energy_scales: tuple[float, ...] = Field(
+    energy_p: float = Field(0.5, ge=0, le=1, description="probability of rescaling the energy bands")
+    energy_sd: float = Field(
+        0.3, ge=0, description="sd of the log gain of each band (method notes: 0.2 to 0.4)"
+    )
+    energy_sigmas: tuple[float, ...] = Field(
         (1.0, 2.0, 4.0), description="Gaussian widths of the bands, voxels"
     )
-    gamma: Range = Field((0.7, 1.5), description="range of the gamma exponent, log-uniform")
-    gain: Range = Field((0.8, 1.2), description="range of the linear gain")
-    offset: Range = Field((-0.1, 0.1), description="range of the linear offset")
-    bias_probability: float = Field(0.3, ge=0, le=1, description="chance of a smooth multiplicative field")
-    bias_strength: float = Field(0.3, ge=0, description="sd of the log of the field")
-    blur_probability: float = Field(0.3, ge=0, le=1, description="chance of Gaussian blur")
-    blur_sigma: Range = Field((0.1, 1.2), description="range of its width, voxels")
-    noise_probability: float = Field(0.5, ge=0, le=1, description="chance of Gaussian noise")
-    noise: Range = Field((0.0, 0.05), description="range of its standard deviation")
+    tone_p: float = Field(
+        0.0, ge=0, le=1, description="probability of a random tone curve (contrast is replaced)"
+    )
+    tone_free: float = Field(0.0, ge=0, le=1, description="share of tone curves that are not monotone")
+    tone_inverted: float = Field(
+        0.2, ge=0, le=1, description="share of tone curves that run from bright to dark"
+    )
+    gamma_p: float = Field(0.5, ge=0, le=1, description="probability of a gamma")
+    gamma_range: Range = Field((0.7, 1.5), description="exponent of the gamma, log-uniform")
+    linear_p: float = Field(0.5, ge=0, le=1, description="probability of a linear map")
+    scale_range: Range = Field((0.8, 1.2), description="slope of the linear map")
+    shift_range: Range = Field((-0.1, 0.1), description="offset of the linear map")
+    bias_p: float = Field(0.0, ge=0, le=1, description="probability of a smooth multiplicative field")
+    bias_strength: float = Field(0.3, ge=0, description="largest sd of its logarithm")
+    blur_p: float = Field(0.3, ge=0, le=1, description="probability of a blur")
+    blur_range: Range = Field((0.1, 1.5), description="width of the blur, voxels")
+    noise_p: float = Field(0.3, ge=0, le=1, description="probability of Gaussian noise")
+    noise_sd: float = Field(0.05, ge=0, description="largest sd of the noise")

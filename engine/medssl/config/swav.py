@@ -49,7 +49,7 @@ class SwavConfig(RunConfig):
     local_count: int = Field(6, ge=0, description="number of local crops (SwAV: 6)")
     global_scale: Range = Field((0.25, 1.0), description="volume fraction of a global crop (2D: 0.14 to 1)")
     local_scale: Range = Field((0.05, 0.25), description="volume fraction of a local crop (2D: 0.05 to 0.14)")
-    aspect: float = Field(1.2, ge=1, description="largest ratio of edges relative to the source crop")
+    aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a crop")
     flip: bool = Field(True, description="random flips and quarter turns; off where laterality matters")
     intensity: IntensityConfig = Field(IntensityConfig(), description="intensity augmentation of every view")
 

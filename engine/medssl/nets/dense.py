@@ -50,23 +50,6 @@ class DenseFeatures(nn.Module):
         first, *others = self.normalized(pyramid)
         return torch.cat([first, *(resize(level, first.shape[2:]) for level in others)], dim=1)
 
-    def at(self, pyramid: Sequence[Tensor], grid: Tensor) -> Tensor:
-        """The concatenated feature interpolated at points.
-
-        Args:
-            pyramid: levels of the encoder.
-            grid: (B, N, n) positions in [-1, 1] of the view, last axis first, as grid_sample takes them.
-
-        Returns:
-            (B, N, sum C).
-        """
-        shape = (grid.shape[0], grid.shape[1], *(1,) * (grid.shape[2] - 1), grid.shape[2])
-        parts = [
-            F.grid_sample(level, grid.view(shape), align_corners=False, padding_mode="border").flatten(2)
-            for level in self.normalized(pyramid)
-        ]
-        return torch.cat(parts, dim=1).transpose(1, 2)
-
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """(B, out_channels, *S / 4): concatenated, centred, projected."""
         total: Tensor | None = None

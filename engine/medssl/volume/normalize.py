@@ -63,7 +63,7 @@ class Normalizer:
             values = table[array.astype(np.int32) - info.min]
         else:
             values = np.interp(array, x, y).astype(np.float32)
-        return np.nan_to_num(values, copy=False, nan=0.0)
+        return np.asarray(np.nan_to_num(values, copy=False, nan=0.0), dtype=np.float32)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a file header."""

@@ -35,17 +35,6 @@ def test_projecting_by_level_equals_projecting_the_concatenation(parts):
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_points_at_cell_centres_give_the_cells(parts):
-    _, dense, pyramid = parts
-    shape = pyramid[1].shape[2:]
-    axes = [(torch.arange(n) + 0.5) * 2 / n - 1 for n in shape]
-    centres = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flip(-1).flatten(0, -2)
-    points = dense.at(pyramid, centres.expand(2, -1, -1))
-    torch.testing.assert_close(
-        points, dense.concatenated(pyramid).flatten(2).transpose(1, 2), atol=1e-5, rtol=1e-4
-    )
-
-
 def test_projection_decorrelates_and_scales(parts):
     _, dense, _ = parts
     generator = torch.Generator().manual_seed(0)

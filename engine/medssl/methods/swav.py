@@ -1,0 +1,175 @@
+"""SwAV-medical: online clustering of pooled crops, and of cells at the same place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from medssl.config.swav import SwavConfig
+from medssl.methods.clustering import Clustering
+from medssl.nets.backbone import Backbone
+from medssl.nets.dense import DenseFeatures
+from medssl.protocols import Batch, Encoder, Losses
+from medssl.transforms.crops import CropBoxes, sample_at
+from medssl.transforms.energy import EnergyBands
+from medssl.transforms.multicrop import MultiCrop
+from medssl.transforms.random_intensity import RandomIntensity
+from medssl.transforms.spatial import draw_orthogonal
+
+
+@dataclass(frozen=True)
+class SwavViews:
+    """Crops of one batch.
+
+    Args:
+        crops: (B, C, *size) each, two global ones first, intensities augmented independently.
+        boxes: where each lies in the source, flips and quarter turns included.
+        modality: (B,) modality of each sample.
+        places: (B, P, n) image coordinates seen by both global crops; None without cell mode.
+        seen: (B, P) bool, whether a place really lies in both.
+    """
+
+    crops: list[Tensor]
+    boxes: list[CropBoxes]
+    modality: Tensor
+    places: Tensor | None
+    seen: Tensor | None
+
+
+class Swav(nn.Module):
+    """SwAV (Caron et al. 2020) on medical images (Ghesu et al. 2022, arXiv:2201.01283).
+
+    Views: multi-crop with flips and quarter turns, then energy bands, tone, gamma, linear, bias, blur, noise.
+    Pooled crops: the coarsest level, averaged, is clustered; each crop predicts the codes of the global ones.
+    Cells (our dense variant): places that both global crops see are clustered by their dense feature.
+
+    Args:
+        backbone: encoder that is trained.
+        modalities: number of modalities in the data.
+        config: settings.
+    """
+
+    def __init__(self, backbone: Backbone, modalities: int, config: SwavConfig) -> None:
+        super().__init__()
+        encoder = cast(Encoder, backbone.encoder)
+        self.backbone = backbone
+        self.config = config
+        self.dense = DenseFeatures(encoder.levels)
+        modes = (modalities, config.crops, config.modality_mode, config.softmax_over)
+        self.crops = Clustering(encoder.levels[-1].channels, *modes) if config.crops.weight else None
+        modes = (modalities, config.cells, config.modality_mode, config.softmax_over)
+        self.cells = Clustering(self.dense.in_channels, *modes) if config.cells.weight else None
+        n = encoder.spatial_dims
+        self.multicrop = MultiCrop(
+            (config.global_size,) * n,
+            (config.local_size,) * n,
+            local_count=config.local_count if config.crops.weight else 0,
+            global_scale=config.global_scale,
+            local_scale=config.local_scale,
+            aspect=config.aspect,
+        )
+        settings = config.intensity.model_dump()
+        self.energy = EnergyBands(settings.pop("energy_sigmas"))
+        self.energy_p, self.energy_sd = settings.pop("energy_p"), settings.pop("energy_sd")
+        self.intensity = RandomIntensity(**settings)
+
+    def views(self, batch: Batch, generator: torch.Generator) -> SwavViews:
+        """Crops of a batch of source patches (B, C, *S); all randomness from ``generator``."""
+        x = batch.image
+        shape = tuple(x.shape[2:])
+        boxes = self.multicrop.draw(len(x), shape, generator)
+        if self.config.flip:
+            boxes = [_turned(box, generator) for box in boxes]
+        crops = self.multicrop.apply(x, boxes).images
+        crops = [self._augmented(crop, generator) for crop in crops]
+        places, seen = (None, None) if self.cells is None else self._places(boxes, generator)
+        return SwavViews(crops, boxes, batch.modality, places, seen)
+
+    def forward(self, views: SwavViews, step: int) -> Losses:
+        """Weighted sum of the pooled and the cell loss, with collapse alarms as metrics."""
+        for part in (self.crops, self.cells):
+            # They begin as unit vectors; normalising frozen ones would move them by rounding.
+            if part is not None and self.training and step >= self.config.freeze_prototypes_steps:
+                part.prototypes.normalize_()
+        count = len(views.modality)
+        pyramid = self.backbone(torch.cat(views.crops[:2]))  # both global crops in one pass
+        globals_ = [[level[v * count : (v + 1) * count] for level in pyramid] for v in range(2)]
+        total = pyramid[-1].new_zeros(())
+        metrics: dict[str, Tensor] = {}
+        if self.crops is not None:
+            pooled = [level[-1].flatten(2).mean(2) for level in globals_]  # each (B, C)
+            if len(views.crops) > 2:
+                local = self.backbone(torch.cat(views.crops[2:]))[-1].flatten(2).mean(2)
+                pooled += list(local.split(count))
+            losses = self.crops(pooled, views.modality, step)
+            total = total + self.config.crops.weight * losses.total
+            metrics |= _named("crops", losses)
+        if self.cells is not None and views.places is not None and views.seen is not None:
+            cells = [
+                self._at(level, box, views.places)[views.seen]
+                for level, box in zip(globals_, views.boxes, strict=False)
+            ]  # each (N, sum C)
+            owner = views.modality[:, None].expand_as(views.seen)[views.seen]
+            losses = self.cells(cells, owner, step)
+            total = total + self.config.cells.weight * losses.total
+            metrics |= _named("cells", losses)
+        return Losses(total, metrics)
+
+    def after_backward(self, step: int) -> None:
+        """Keep the prototypes where they are during the first steps (SwAV, section 4)."""
+        if step < self.config.freeze_prototypes_steps:
+            for part in (self.crops, self.cells):
+                if part is not None:
+                    part.prototypes.weight.grad = None
+
+    def exported(self) -> Mapping[str, nn.Module]:
+        """Head and prototypes for the prototype map: those of the cells, else those of the crops."""
+        part = self.cells if self.cells is not None else self.crops
+        return {} if part is None else {"head": part.head, "prototypes": part.prototypes}
+
+    def _at(self, pyramid: list[Tensor], box: CropBoxes, places: Tensor) -> Tensor:
+        """Dense feature of a crop at places of the source: (B, P, sum C)."""
+        levels = [sample_at(level, box, places)[0] for level in self.dense.normalized(pyramid)]
+        return torch.cat(levels, dim=1).transpose(1, 2)
+
+    def _augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        x = self.energy.augment(x, generator, self.energy_sd, p=self.energy_p)
+        return self.intensity(x.clamp(0, 1), generator)
+
+    def _places(self, boxes: list[CropBoxes], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random places of the first global crop, those that the second sees too first."""
+        first, second = boxes[:2]
+        batch, n = first.centre.shape
+        wanted = self.config.cells_per_crop
+        offsets = torch.rand(batch, 4 * wanted, n, generator=generator, device=generator.device) - 0.5
+        places = first.centre[:, None] + offsets @ first.axes.mT  # (B, 4P, n)
+        inside = second.relative(places)
+        seen = ((inside >= 0) & (inside <= 1)).all(-1)
+        order = seen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :wanted]
+        device = self.dense.mean.device
+        chosen = places.gather(1, order[..., None].expand(-1, -1, n))
+        return chosen.to(device), seen.gather(1, order).to(device)
+
+
+def build(config: SwavConfig, backbone: Backbone, modalities: int) -> Swav:
+    """The method over a backbone, for data of ``modalities`` modalities."""
+    return Swav(backbone, modalities, config)
+
+
+def _turned(box: CropBoxes, generator: torch.Generator) -> CropBoxes:
+    """The same box seen flipped and turned by quarters: its axes permuted and negated."""
+    batch, n = box.centre.shape
+    ops = draw_orthogonal(batch, n, generator)
+    order = ops.permutation[:, None].expand(-1, n, -1).to(box.axes.device)
+    axes = box.axes.gather(2, order)
+    return CropBoxes(box.centre, torch.where(ops.flip[:, None].to(axes.device), -axes, axes))
+
+
+def _named(part: str, losses: Losses) -> dict[str, Tensor]:
+    return {f"{part}/loss": losses.total.detach()} | {
+        f"{part}/{name}": value for name, value in losses.metrics.items()
+    }
