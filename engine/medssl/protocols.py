@@ -92,3 +92,16 @@ class Trainable(Protocol):
     def __call__(self, views: Any, step: int) -> Losses:
         """The loss of one step."""
         ...
+
+
+@runtime_checkable
+class Task(Trainable, Protocol):
+    """A trainable with labels: it also predicts, and says how good a prediction is."""
+
+    def predict(self, x: Tensor) -> Tensor:
+        """(B, C, *S) -> what the task is about, e.g. class probabilities (B, K, *S)."""
+        ...
+
+    def metrics(self, prediction: Tensor, target: Tensor) -> Mapping[str, Tensor]:
+        """Named scalars that compare a prediction with its target; higher is better."""
+        ...

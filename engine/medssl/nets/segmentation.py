@@ -58,9 +58,14 @@ class SegmentationNetwork(nn.Module):
         """Voxels per axis come in multiples of this (the coarsest stride)."""
         return self.encoder.levels[-1].stride
 
-    def logits(self, x: Tensor) -> list[Tensor]:
-        """(B, C, *S) -> logits of the supervised levels, each brought to full resolution (B, K, *S)."""
-        decoded = cast("PyramidDecoder", self.backbone.decoder)(x, self.backbone(x))
+    def classify(self, x: Tensor, pyramid: Sequence[Tensor]) -> list[Tensor]:
+        """Logits of the supervised levels, each brought to full resolution (B, K, *S).
+
+        Args:
+            x: (B, C, *S), S a multiple of the coarsest stride.
+            pyramid: the encoder's levels on it.
+        """
+        decoded = cast("PyramidDecoder", self.backbone.decoder)(x, pyramid)
         return [
             resize(head(level), x.shape[2:]) if index else head(level)
             for index, (head, level) in enumerate(zip(self.segmentation, decoded, strict=False))
@@ -72,7 +77,7 @@ class SegmentationNetwork(nn.Module):
         missing = [-n % step for n, step in zip(shape, self.multiple, strict=True)]
         if any(missing):
             x = F.pad(x, [side for n in reversed(missing) for side in (0, n)])
-        full = self.logits(x)[0]
+        full = self.classify(x, self.backbone(x))[0]
         for axis, size in enumerate(shape, start=2):
             full = full.narrow(axis, 0, size)
         return full

@@ -38,7 +38,8 @@ def test_every_parameter_learns_and_odd_sizes_fit(spatial_dims):
     shape = (19, 33, 21)[:spatial_dims]
     logits = network(torch.rand(2, 1, *shape))
     assert logits.shape == (2, 3, *shape)
-    full = network.logits(torch.rand(2, 1, *(32,) * spatial_dims))
+    x = torch.rand(2, 1, *(32,) * spatial_dims)
+    full = network.classify(x, network.backbone(x))
     assert [tuple(x.shape[2:]) for x in full] == [(32,) * spatial_dims] * 3
     sum(x.square().mean() for x in full).backward()  # type: ignore[union-attr]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

@@ -1,0 +1,150 @@
+"""A scan with its painted classes on the encoder's working grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medssl.data.table import Row
+from medssl.errors import InputError
+from medssl.io import read_volume
+from medssl.volume import Geometry, Volume
+from medssl.volume.normalize import Normalizer
+from medssl.volume.resample import interpolate, interpolation_matrices, resample_nearest
+from medssl.volume.working_grid import working_geometry
+
+LabelKind = Literal["dense", "scribbles"]
+"""What 0 means in a mask: "dense" masks name every voxel and 0 is the background class; in "scribbles" 0 is
+unlabelled and the classes are 1..C."""
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledVolume:
+    """One scan as the segmentation task sees it.
+
+    Args:
+        row: where it came from.
+        grid: working grid of ``image`` and ``label``.
+        image: (1, *S) float16, normalised to [0, 1].
+        label: (*S) int16 class index 0..K-1, -1 unlabelled.
+    """
+
+    row: Row
+    grid: Geometry
+    image: NDArray[np.float16]
+    label: NDArray[np.int16]
+
+
+def read_labelled(row: Row) -> tuple[Volume, NDArray[np.integer]]:
+    """The scan of a row and its mask (*S) on the scan's own grid.
+
+    Raises:
+        InputError: no mask, a mask on another grid, or values that are not whole numbers from 0.
+    """
+    if row.label is None:
+        raise InputError(f"{row.origin}: no label; segmentation needs the column label in every row used")
+    volume, mask = read_volume(row.image), read_volume(row.label)
+    if row.modality:
+        volume = replace(volume, modality=row.modality)
+    ours, theirs = volume.geometry, mask.geometry
+    if not theirs.has_spacing or not ours.has_spacing:
+        fits = ours.shape == theirs.shape
+    else:
+        fits = theirs.ndim == ours.ndim and theirs.matches(ours, tolerance=0.1 * min(ours.spacing))
+    if not fits:
+        raise InputError(
+            f"{row.origin}: label {row.label.name} lies on another grid ({_describe(theirs)}) than its image "
+            f"({_describe(ours)}); resample it to the image"
+        )
+    return volume, whole_numbers(mask.array, f"{row.origin}: label {row.label.name}")
+
+
+def whole_numbers(array: NDArray[Any], name: str) -> NDArray[np.integer]:
+    """The one channel of a mask (1, *S) as integers (*S).
+
+    Raises:
+        InputError: several channels, fractions or negative values; ``name`` begins the message.
+    """
+    if len(array) != 1:
+        raise InputError(f"{name} has {len(array)} channels; a mask has one, with a number per class")
+    values: NDArray[Any] = array[0]
+    if values.dtype.kind == "f":
+        rounded = np.rint(values)
+        if not np.array_equal(rounded, values):
+            raise InputError(f"{name} holds fractions; a mask holds whole numbers, one per class")
+        values = rounded.astype(np.int32)
+    elif values.dtype.kind == "b":
+        values = values.astype(np.uint8)
+    if values.size and (values.min() < 0 or values.max() > np.iinfo(np.int16).max):
+        raise InputError(f"{name} holds {values.min()} to {values.max()}; classes are numbered from 0")
+    return values
+
+
+def class_values(masks: Sequence[NDArray[np.integer]], kind: LabelKind) -> tuple[int, ...]:
+    """The mask values that are classes, ascending: what channel k of a network stands for."""
+    found = {int(value) for mask in masks for value in np.unique(mask)}
+    return tuple(sorted(found | {0} if kind == "dense" else found - {0}))
+
+
+def to_indices(mask: NDArray[np.integer], values: Sequence[int]) -> NDArray[np.int16]:
+    """Mask values (*S) -> class indices, -1 where the value is no class."""
+    table = np.full(max(int(mask.max(initial=0)), *values) + 1, UNLABELLED, np.int16)
+    table[list(values)] = np.arange(len(values))
+    indices: NDArray[np.int16] = table[mask]
+    return indices
+
+
+def to_working_grid(
+    row: Row,
+    volume: Volume,
+    indices: NDArray[np.int16],
+    spacing_range: tuple[float, float],
+    scratch: Path | None = None,
+) -> LabelledVolume:
+    """Normalise and resample as the encoder expects.
+
+    Labels take the nearest voxel; single painted voxels that a coarser grid would skip are kept.
+
+    Args:
+        row: where the scan came from.
+        volume: the scan; several channels are averaged.
+        indices: (*S) class index per voxel of the scan, -1 unlabelled.
+        spacing_range: of the encoder, mm.
+        scratch: folder for memory-mapped arrays, so that cohorts need not fit into memory; None keeps
+            them in memory.
+    """
+    array = volume.array if len(volume.array) == 1 else volume.array.mean(axis=0, keepdims=True)
+    normalizer = Normalizer.fit(array, volume.modality)
+    native, grid = volume.geometry, working_geometry(volume.geometry, spacing_range)
+    label = indices
+    if grid is not native:
+        array = interpolate(array, interpolation_matrices(native, grid))
+        label = resample_nearest(indices[None], native, grid)[0]
+        painted = np.argwhere(indices >= 0)
+        if (label >= 0).any() or len(painted):
+            ratio = np.asarray(grid.shape) / np.asarray(native.shape)
+            cell = np.minimum(((painted + 0.5) * ratio).astype(np.intp), np.asarray(grid.shape) - 1)
+            lost = label[tuple(cell.T)] < 0
+            label[tuple(cell[lost].T)] = indices[tuple(painted[lost].T)]
+    image = normalizer(array).astype(np.float16)
+    if scratch is not None:
+        image, label = _mapped(scratch, "image", image), _mapped(scratch, "label", label)
+    return LabelledVolume(row, grid, image, label)
+
+
+def _mapped(folder: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:
+    path = folder / f"{len(list(folder.iterdir())):06d}-{name}.npy"
+    np.save(path, array, allow_pickle=False)
+    return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def _describe(geometry: Geometry) -> str:
+    spacing = " x ".join(f"{s:.3g}" for s in geometry.spacing)
+    return f"{' x '.join(map(str, geometry.shape))} voxels of {spacing} mm at {np.round(geometry.origin, 1)}"
