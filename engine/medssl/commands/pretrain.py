@@ -1,0 +1,205 @@
+"""Pre-train an encoder with any registered method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import ValidationError
+
+from medssl.config.pretrain import PretrainConfig
+from medssl.config.run import RunConfig, explain
+from medssl.errors import InputError
+from medssl.jobs.progress import Progress, Steps
+from medssl.store.runs import Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medssl.commands.workspace import Workspace
+    from medssl.data.cache import Cache
+    from medssl.data.dataset import Loader
+    from medssl.methods import MethodEntry
+
+_CALIBRATION_BATCHES = 32
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """How a pre-training ended.
+
+    Args:
+        run: run folder.
+        step: finished steps.
+        stopped: "" when all steps are done, else "stop" or "signal".
+        metrics: the last logged means.
+        weights: exported file; None after a signal, when only the checkpoint was saved.
+    """
+
+    run: Path
+    step: int
+    stopped: str
+    metrics: Mapping[str, float]
+    weights: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        weights = None if self.weights is None else str(self.weights)
+        return {**asdict(self), "run": str(self.run), "metrics": dict(self.metrics), "weights": weights}
+
+    def to_text(self) -> str:
+        """For the terminal."""
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        if self.weights is None:
+            return f"stopped after step {self.step} ({numbers}); go on with --resume {self.run}"
+        return f"{self.step} steps ({numbers})\nweights: {self.weights}"
+
+
+def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[PretrainResult]:
+    """Train, then measure running statistics, fit the feature projection and export.
+
+    Args:
+        config: method, data, run folder; with ``resume`` the run goes on from its last checkpoint.
+        workspace: not needed by this command.
+    """
+    import torch
+
+    from medssl.data.dataset import CropDataset, Loader
+    from medssl.data.sampler import FamilySampler
+    from medssl.nets.backbone import Backbone
+    from medssl.nets.encoders import build_encoder
+    from medssl.training.fabric import build_fabric
+    from medssl.training.initialise import initialise
+    from medssl.training.loop import fit
+
+    entry, settings = _method(config)
+    loop, sampling = config.loop(), config.sampling
+    yield Progress(0, loop.steps, "starting", message="loading Lightning Fabric")
+    fabric = build_fabric(config.device, loop.precision)
+    if loop.batch_size % fabric.world_size:
+        raise InputError(
+            f"--batch-size {loop.batch_size}: take a multiple of the {fabric.world_size} processes"
+        )
+    folder = _run_folder(config, settings, str(fabric.device), fabric.is_global_zero)
+    cache = yield from _open_data(config, folder, fabric.is_global_zero)
+    fabric.barrier()
+    dataset = CropDataset(
+        cache if cache is not None else _cache_of(folder),
+        config.dims,
+        (sampling.crop,) * config.dims,
+        splits=sampling.splits,
+        zoom=sampling.zoom,
+        foreground=sampling.foreground,
+        padding=sampling.padding,
+    )
+    sampler = FamilySampler(
+        dataset.families(sampling.family),
+        loop.batch_size,
+        seed=config.seed,
+        balance=sampling.balance,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    loader = Loader(dataset, sampler, workers=sampling.workers, prefetch=sampling.prefetch)
+    torch.manual_seed(config.seed)
+    backbone = Backbone(build_encoder(config.encoder, config.dims))
+    if config.init is not None and config.resume is None:
+        yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
+    trainable = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
+    result = yield from fit(trainable, loader, loop, fabric=fabric, run=folder, seed=config.seed)
+    weights = None
+    if result.stopped != "signal":
+        yield Progress(result.step, loop.steps, "exporting", message="measuring statistics and projection")
+        weights = folder.exported
+        if fabric.is_global_zero:
+            _export(config, trainable, loader, weights, result.step)
+        fabric.barrier()
+    return PretrainResult(folder.folder, result.step, result.stopped, result.metrics, weights)
+
+
+def _method(config: PretrainConfig) -> tuple[MethodEntry, RunConfig]:
+    from medssl.methods import METHODS
+
+    if config.method not in METHODS:
+        raise InputError(f"METHOD {config.method}: unknown; choose from {', '.join(METHODS)}")
+    entry = METHODS[config.method]
+    try:
+        return entry, entry.config_class().model_validate(config.settings)
+    except ValidationError as error:
+        raise InputError(f"settings of {config.method}: {explain(error)}") from error
+
+
+def _run_folder(config: PretrainConfig, settings: RunConfig, device: str, first: bool) -> Run:
+    if config.resume is not None:
+        run = Run.open(config.resume)
+        run.clear_stop()
+        return run
+    if not first:
+        return Run(config.out)
+    resolved = config.model_copy(
+        update={"settings": settings.model_dump(mode="json"), "data": config.data.resolve()}
+    )
+    return Run.create(config.out, resolved, device=device, seed=config.seed, command="pretrain")
+
+
+def _open_data(config: PretrainConfig, folder: Run, first: bool) -> Steps[Cache | None]:
+    """The prepared cache; scans that are not prepared yet are brought into the run folder."""
+    from medssl.data.cache import Cache, is_cache
+
+    if is_cache(config.data):
+        return Cache.open(config.data)
+    if not first:
+        return None
+    from medssl.data.preparation import prepare_cache
+    from medssl.data.table import read_data
+
+    rows = read_data(config.data, config.sampling.splits)
+    summary = yield from prepare_cache(rows, folder.folder / "cache", config.cache)
+    for image, reason in summary.failures:
+        yield Progress(0, None, "preparing", message=f"left out {image}: {reason}")
+    return Cache.open(folder.folder / "cache")
+
+
+def _cache_of(folder: Run) -> Cache:
+    from medssl.data.cache import Cache
+
+    return Cache.open(folder.folder / "cache")
+
+
+def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path, step: int) -> None:
+    import torch
+
+    from medssl.nets.dense import DenseFeatures
+    from medssl.training.calibration import calibrate_norms, calibrate_projection
+    from medssl.training.export import export_weights
+
+    device = next(trainable.parameters()).device
+    generator = torch.Generator(device=device).manual_seed(config.seed)
+    # batches after the last one of training: crops that no step has seen
+    later = loader.batches(config.loop().steps * config.loop().accumulate)
+    batches = [batch.to(device) for batch in islice(later, _CALIBRATION_BATCHES)]
+    calibrate_norms(trainable, lambda batch: trainable(trainable.views(batch, generator), step), batches)
+    backbone = trainable.backbone
+    dense = DenseFeatures(backbone.encoder.levels).to(device)
+    calibrate_projection(dense, backbone.encoder, batches, seed=config.seed)
+    dataset = loader.dataset
+    family = config.sampling.family
+    metadata = {
+        "method": config.method,
+        "encoder": {"name": config.encoder, **backbone.encoder.config},
+        "preprocessing": {"spacing_range": list(dataset.cache.config.spacing_range)},
+        "modalities": list(dataset.modalities),
+        "training": {
+            "steps": step,
+            "batch_size": config.loop().batch_size,
+            "seed": config.seed,
+            "volumes": len(dataset),
+            "families": [] if family == "subject" else dataset.cache.column(family),
+            "settings": config.digest(),
+        },
+    }
+    modules = trainable.exported() if hasattr(trainable, "exported") else {}
+    export_weights(path, backbone, metadata, dense=dense, modules=modules)

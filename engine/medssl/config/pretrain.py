@@ -1,0 +1,77 @@
+"""Settings of `medssl pretrain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from medssl.config.command import CommandConfig
+from medssl.config.prepare import CacheConfig
+from medssl.config.run import RunConfig
+from medssl.config.training import TrainingConfig
+
+
+class SamplingConfig(RunConfig):
+    """Which crops a training step sees."""
+
+    crop: int = Field(
+        64, ge=8, description="edge of a source crop in voxels; methods cut their views out of it"
+    )
+    zoom: tuple[float, float] = Field(
+        (0.8, 1.25), description="smallest and largest factor on the box that is read and resized to the crop"
+    )
+    splits: tuple[str, ...] = Field(
+        ("train", "unlabelled", ""), description="splits of the data table that are trained on"
+    )
+    family: Literal["group", "task", "modality", "subject"] = Field(
+        "group", description="column of the data table whose values are drawn equally often"
+    )
+    balance: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="1 draws every family equally often, 0 every volume; between: a compromise",
+    )
+    foreground: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="a crop with a smaller share of non-air voxels is drawn again, 4 times at most",
+    )
+    padding: Literal["zero", "edge", "reflect"] = Field(
+        "zero", description="what surrounds a volume smaller than the crop"
+    )
+    workers: int = Field(1, ge=0, description="threads that read ahead; 0 reads between the steps")
+    prefetch: int = Field(2, ge=1, description="batches read ahead per thread")
+
+
+class PretrainConfig(CommandConfig):
+    """Pre-train an encoder on unlabelled scans."""
+
+    method: str = Field(description="method, for example swav", json_schema_extra={"cli": "positional"})
+    data: Path = Field(description="prepared cache, data table (CSV) or folder of scans")
+    out: Path = Field(description="run folder to make")
+    dims: Literal[2, 3] = Field(3, description="2 for images and slices, 3 for volumes")
+    encoder: str = Field("small", description="size of the encoder: tiny, small or base")
+    steps: int | None = Field(None, ge=1, description="optimiser steps, in place of training.steps")
+    batch_size: int | None = Field(
+        None, ge=1, description="crops per step over all processes, in place of training.batch_size"
+    )
+    init: str | None = Field(None, description="start from these weights: registry name, run folder or file")
+    config: Path | None = Field(None, description="YAML file with any of these settings; options win over it")
+    resume: Path | None = Field(None, description="run folder to continue; its settings are taken from there")
+    settings: dict[str, Any] = Field({}, description="settings of the method, see medssl.config.<method>")
+    training: TrainingConfig = Field(TrainingConfig(), description="the training loop")
+    sampling: SamplingConfig = Field(SamplingConfig(), description="the crops")
+    cache: CacheConfig = Field(
+        CacheConfig(), description="how scans are prepared, where data is no prepared cache"
+    )
+
+    def loop(self) -> TrainingConfig:
+        """Training settings with the short options put in."""
+        short = {"steps": self.steps, "batch_size": self.batch_size}
+        return self.training.model_copy(
+            update={name: value for name, value in short.items() if value is not None}
+        )
