@@ -36,7 +36,8 @@ class CropBoxes:
     @property
     def extent(self) -> Tensor:
         """(B, n) size of the smallest upright box around each."""
-        return self.axes.abs().sum(dim=2)
+        extent: Tensor = self.axes.abs().sum(dim=2)
+        return extent
 
     def relative(self, points: Tensor) -> Tensor:
         """Where image coordinates (B, P, n) lie in the boxes: 0 is a box's first border, 1 its last."""
