@@ -67,7 +67,8 @@ def test_against_sliding_window(encoder, volume, voxels, figures, seconds) -> No
         lambda: embed_volume(volume, encoder), *(lambda size=size: slide(size) for size in windows), runs=3
     )
     best = int(np.argmin(theirs))
-    how = f"MONAI, same network and projection, overlap 0.25, window {list(windows)[best]} (best of 96, 128, 160)"
+    size = list(windows)[best]
+    how = f"MONAI, same network and projection, overlap 0.25, window {size} (best of 96, 128, 160)"
     name = "SlidingWindowInferer / embedding"
     figures.at_least(name, theirs[best] / ours, 1.5, "x", reference=how, runs=3)
 
