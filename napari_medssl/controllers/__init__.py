@@ -1,0 +1,1 @@
+"""What happens after a click: plain Python, one controller per panel."""

@@ -1,0 +1,290 @@
+"""Strokes go to disk, then to the probe; the proposal comes back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medssl.errors import InputError
+from medssl.store.edits import Edit
+from medssl.store.labels import LabelStore
+from medssl.store.project import LabelClass, Project
+from medssl.volume import Geometry, Volume
+from napari_medssl.session import Session
+
+if TYPE_CHECKING:
+    from napari_medssl.engine import Engine, Entered
+    from napari_medssl.widgets.labelling import LabellingWidget
+    from napari_medssl.workers import Run
+
+FIRST_CLASSES = ("background", "target")
+PROPOSAL = "probe"
+_CELL_MM = 5.0
+
+
+class LabellingController:
+    """Owns the label store of the shown volume.
+
+    Every stroke is appended to the journal, and on disk, before this returns to the event loop and so
+    before the next stroke can begin. The probe runs later, elsewhere, on a copy.
+
+    Args:
+        session: shared values.
+        widget: the panel.
+        engine: enters volumes into the project, fits the probe, writes files.
+        run: runs the engine's generators.
+        report: shows an error to the user.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        widget: LabellingWidget,
+        engine: Engine,
+        run: Run,
+        report: Callable[[Exception], None],
+    ) -> None:
+        self._session = session
+        self._widget = widget
+        self._engine = engine
+        self._run = run
+        self._report = report
+        self._store: LabelStore | None = None
+        self._counts: Counter[int] = Counter()
+        self._is_automatic = True
+        widget.classChosen.connect(self._choose_class)
+        widget.classAdded.connect(self.add_class)
+        widget.classRenamed.connect(self.rename_class)
+        widget.toolChosen.connect(self._choose_tool)
+        widget.brushChanged.connect(self._choose_brush)
+        widget.autoChanged.connect(self._set_automatic)
+        widget.updateRequested.connect(self.update_proposal)
+        widget.undoRequested.connect(self.undo)
+        widget.redoRequested.connect(self.redo)
+        widget.exportRequested.connect(self.export)
+        session.events.volume.connect(self._on_volume)
+        session.events.project.connect(lambda _: self._on_volume(session.volume))
+        session.events.classes.connect(lambda _: self._show_classes())
+        session.events.active_class.connect(lambda _: self._show_classes())
+        session.events.tool.connect(widget.setTool)
+        session.events.brush.connect(widget.setBrush)
+        session.events.proposal.connect(lambda proposal: widget.setProposalReady(proposal is not None))
+        session.stroke.connect(self._on_stroke)
+        session.accepted.connect(self.accept)
+        widget.setTool(session.tool)
+        widget.setBrush(session.brush)
+        self._on_volume(session.volume)
+
+    def close(self) -> None:
+        """Release the label store; everything in it is on disk."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def add_class(self, name: str) -> None:
+        """A new class, which becomes the one to paint."""
+        try:
+            added = self._project().add_class(name)
+        except InputError as error:
+            self._report(error)
+            return
+        self._session.classes = (*self._session.classes, added)
+        self._session.active_class = added.id
+
+    def rename_class(self, class_id: int, name: str) -> None:
+        """Give a class another name."""
+        renamed = tuple(replace_name(c, name) if c.id == class_id else c for c in self._session.classes)
+        if renamed == self._session.classes:
+            return
+        try:
+            if not name:
+                raise InputError("a class needs a name")
+            self._project().set_classes(renamed)
+        except InputError as error:
+            self._report(error)
+            self._show_classes()
+            return
+        self._session.classes = renamed
+
+    def undo(self) -> None:
+        """Take back the last stroke, also one of an earlier day."""
+        self._step(LabelStore.undo)
+
+    def redo(self) -> None:
+        """Bring back the stroke that was taken back last."""
+        self._step(LabelStore.redo)
+
+    def accept(self, voxels: list[tuple[int, ...]], class_id: int) -> None:
+        """Label one cell around each voxel; voxels that have a label keep it."""
+        scribbles, store = self._session.scribbles, self._store
+        if scribbles is None or store is None:
+            return
+        for voxel in voxels:
+            box = cell_around(scribbles.geometry, voxel)
+            before = scribbles.array[(0, *box)]
+            after = np.where(before == 0, class_id, before).astype(before.dtype)
+            start = tuple(span.start for span in box)
+            edit = Edit.between(before, after, start, class_id=class_id, author="search")
+            if edit is not None and self._append(edit):
+                self._session.edited.emit(edit)
+
+    def update_proposal(self) -> None:
+        """Fit the probe on the scribbles and segment the whole volume."""
+        scribbles, store, volume = self._session.scribbles, self._store, self._session.volume
+        if scribbles is None or store is None or volume is None:
+            return
+        if len(self._labelled()) < 2:
+            self._show_status()
+            return
+
+        def done(proposal: Volume) -> None:
+            if self._session.volume is volume:
+                self._session.proposal = proposal
+
+        def keep(proposal: Volume) -> None:
+            store.set_proposal(PROPOSAL, proposal.array[0], author=PROPOSAL, source=self._session.encoder)
+
+        snapshot = scribbles.with_array(scribbles.array.copy())
+        steps = self._engine.probe(volume, self._session.source, snapshot, keep)
+        self._run(steps, "Proposal", done, topic="probe")
+
+    def export(self, what: str, path: str) -> None:
+        """Write the proposal or the scribbles in the geometry of the scan."""
+        volume = self._session.proposal if what == "proposal" else self._session.scribbles
+        if volume is not None:
+            copy = volume.with_array(volume.array.copy())
+            steps = self._engine.write(copy, Path(path))
+            self._run(steps, f"Saving {Path(path).name}", lambda _: None)
+
+    def _on_volume(self, volume: Volume | None) -> None:
+        self.close()
+        self._counts.clear()
+        self._session.scribbles = None
+        self._widget.setReady(False)
+        self._widget.setHistory(False, False)
+        self._widget.setSaved("")
+        project = self._session.project
+        if volume is None or project is None:
+            self._widget.setStatus("Open a scan to label it.")
+            return
+        self._widget.setStatus("Reading the labels of this scan…")
+
+        def done(entered: Entered) -> None:
+            if self._session.volume is volume and self._session.project == project:
+                self._on_entered(entered, volume)
+            else:
+                entered.store.close()
+
+        steps = self._engine.enter(project, volume, self._session.source)
+        self._run(steps, "Reading the labels", done, topic="enter", failed=lambda e: self._on_refused(e))
+
+    def _on_refused(self, error: Exception) -> None:
+        self._widget.setStatus(f"Labels are off: {error}")
+
+    def _on_entered(self, entered: Entered, volume: Volume) -> None:
+        self._store = entered.store
+        values, counts = np.unique(entered.scribbles, return_counts=True)
+        self._counts.update({int(v): int(n) for v, n in zip(values, counts, strict=True) if v > 0})
+        self._session.classes = entered.classes
+        if self._session.active_class not in {entry.id for entry in entered.classes}:
+            self._session.active_class = entered.classes[0].id
+        self._session.scribbles = volume.with_array(entered.scribbles)
+        if entered.proposal is not None:
+            self._session.proposal = volume.with_array(entered.proposal)
+        self._widget.setReady(True)
+        self._widget.setSaved(f"Each stroke is saved to {entered.store.folder}")
+        for note in entered.store.journal.notes:
+            self._report(InputError(note))
+        self._show_classes()
+        self._show_status()
+
+    def _on_stroke(self, edit: Edit) -> None:
+        self._append(edit)
+
+    def _append(self, edit: Edit) -> bool:
+        """Write one edit; the probe follows. False, and a message, when the disk refuses."""
+        if self._store is None:
+            return False
+        try:
+            self._store.journal.append(edit)
+        except InputError as error:
+            self._report(error)
+            return False
+        self._after(edit)
+        return True
+
+    def _step(self, move: Callable[[LabelStore], object]) -> None:
+        if self._store is None:
+            return
+        try:
+            change = move(self._store)
+        except InputError as error:
+            self._report(error)
+            return
+        if isinstance(change, Edit):
+            self._session.edited.emit(change)
+            self._after(change)
+
+    def _after(self, edit: Edit) -> None:
+        for part, sign in ((edit.before, -1), (edit.after, 1)):
+            values, counts = np.unique(part, return_counts=True)
+            for value, count in zip(values, counts, strict=True):
+                self._counts[int(value)] += sign * int(count)
+        self._show_status()
+        if self._is_automatic:
+            self.update_proposal()
+
+    def _project(self) -> Project:
+        if self._session.project is None:
+            raise InputError("choose a project folder first")
+        return Project.open_or_create(self._session.project)
+
+    def _labelled(self) -> dict[int, int]:
+        return {value: count for value, count in self._counts.items() if value > 0 and count > 0}
+
+    def _show_classes(self) -> None:
+        rows = [(entry.id, entry.name, entry.colour) for entry in self._session.classes]
+        self._widget.setClasses(rows, self._session.active_class)
+
+    def _show_status(self) -> None:
+        journal = None if self._store is None else self._store.journal
+        self._widget.setHistory(bool(journal and journal.can_undo), bool(journal and journal.can_redo))
+        labelled = self._labelled()
+        names = {entry.id: entry.name for entry in self._session.classes}
+        parts = [f"{names.get(value, value)} {count:,}" for value, count in sorted(labelled.items())]
+        text = "Labelled voxels: " + ", ".join(parts) if parts else "Nothing labelled yet."
+        if len(labelled) < 2:
+            text += " Paint a few voxels of at least two classes; the proposal follows."
+        self._widget.setStatus(text)
+
+    def _choose_class(self, class_id: int) -> None:
+        self._session.active_class = class_id
+
+    def _choose_tool(self, tool: str) -> None:
+        self._session.tool = tool
+
+    def _choose_brush(self, size: int) -> None:
+        self._session.brush = size
+
+    def _set_automatic(self, is_automatic: bool) -> None:
+        self._is_automatic = is_automatic
+        if is_automatic:
+            self.update_proposal()
+
+
+def replace_name(entry: LabelClass, name: str) -> LabelClass:
+    """The class under another name."""
+    return entry.model_copy(update={"name": name})
+
+
+def cell_around(geometry: Geometry, voxel: tuple[int, ...]) -> tuple[slice, ...]:
+    """The box of about one feature cell (5 mm) around a voxel, cut at the edge of the volume."""
+    spans = []
+    for index, size, spacing in zip(voxel, geometry.shape, geometry.spacing, strict=True):
+        reach = int(_CELL_MM / spacing / 2) if geometry.has_spacing else 2
+        spans.append(slice(max(0, index - reach), min(size, index + reach + 1)))
+    return tuple(spans)

@@ -1,0 +1,203 @@
+"""Volumes as napari layers and back: the only file that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medssl.errors import InputError
+from medssl.volume import Geometry, Volume
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from numpy.typing import NDArray
+
+KEY = "medssl"
+"""Key of our entry in ``layer.metadata``."""
+
+_AXES = {2: ("y", "x"), 3: ("z", "y", "x")}
+_SIGNED_DIAGONAL = 1e-4
+_LARGEST_SHEAR = 1e-3
+
+
+def shows_world(geometry: Geometry) -> bool:
+    """Whether napari can show this grid in world coordinates.
+
+    napari's 2D slicing uses only the diagonal of the affine: with permuted or oblique axes it shows
+    one slice and paints into another (napari issues 4205 and 7310). Such a volume is shown in its own
+    frame, world coordinates turned by its direction, where every voxel is displayed and edited exactly.
+    """
+    direction = np.asarray(geometry.direction)
+    return bool(np.abs(np.abs(direction) - np.eye(geometry.ndim)).max() < _SIGNED_DIAGONAL)
+
+
+def placement(geometry: Geometry) -> dict[str, Any]:
+    """Arguments that place a layer: scale in mm, translate, affine, units and axis labels.
+
+    ``scale`` is always the positive voxel spacing; the signs of the axes stand in ``affine``.
+
+    Args:
+        geometry: grid of the layer's voxels, array order.
+    """
+    n = geometry.ndim
+    direction = np.asarray(geometry.direction)
+    affine = np.eye(n + 1)
+    if shows_world(geometry):
+        signs = np.sign(np.diag(direction))
+        affine[:-1, :-1] = np.diag(signs)
+        translate = signs * np.asarray(geometry.origin)
+    else:
+        translate = direction.T @ np.asarray(geometry.origin)
+    return {
+        "scale": geometry.spacing,
+        "translate": tuple(translate),
+        "affine": affine,
+        "units": ("mm" if geometry.has_spacing else "pixel",) * n,
+        "axis_labels": _AXES[n],
+    }
+
+
+def displayed_position(geometry: Geometry, voxel: Iterable[float]) -> NDArray[np.float64]:
+    """Where napari shows a voxel index (n,) of a layer placed by `placement`."""
+    place = placement(geometry)
+    inner = np.asarray(tuple(voxel)) * place["scale"] + place["translate"]
+    return np.asarray(place["affine"][:-1, :-1] @ inner)
+
+
+def image_layer(volume: Volume, name: str = "", **options: Any) -> tuple[Any, dict[str, Any], str]:
+    """A napari layer tuple that shows a volume; three 8-bit channels of an image show as colours.
+
+    Args:
+        volume: the image.
+        name: layer name, the volume's id by default.
+        **options: further arguments of the layer.
+    """
+    settings = _settings(volume, name or volume.id or "image", "image", options)
+    array = volume.array
+    if len(array) == 1:
+        return array[0], settings, "image"
+    if len(array) in (3, 4) and array.dtype == np.uint8:
+        return np.moveaxis(array, 0, -1), {**settings, "rgb": True}, "image"
+    settings["metadata"][KEY]["channel"] = True
+    return array[0], {**settings, "name": f"{settings['name']} (first of {len(array)} channels)"}, "image"
+
+
+def labels_layer(volume: Volume, name: str, role: str, **options: Any) -> tuple[Any, dict[str, Any], str]:
+    """A napari layer tuple for a mask; its array is shared, so painting changes the volume's voxels.
+
+    Args:
+        volume: (1, *S) integers.
+        name: layer name.
+        role: what the plugin uses the layer for ("scribbles", "proposal", "prototypes", "labels").
+        **options: further arguments of the layer.
+    """
+    array = volume.array[0]
+    if array.dtype.kind not in "iu":
+        array = array.astype(np.int32)
+    return array, _settings(volume, name, role, options), "labels"
+
+
+def points_layer(
+    volume: Volume, voxels: NDArray[Any], name: str, role: str, **options: Any
+) -> tuple[Any, dict[str, Any], str]:
+    """A napari layer tuple with points at voxel indices (N, n) of a volume."""
+    return np.asarray(voxels, dtype=float), _settings(volume, name, role, options), "points"
+
+
+def _settings(volume: Volume, name: str, role: str, options: dict[str, Any]) -> dict[str, Any]:
+    metadata = {
+        **options.pop("metadata", {}),
+        KEY: {
+            "role": role,
+            "id": volume.id,
+            "modality": volume.modality,
+            "geometry": volume.geometry,
+            "notes": volume.notes,
+        },
+    }
+    return {"name": name, "metadata": metadata, **placement(volume.geometry), **options}
+
+
+def role_of(layer: Layer) -> str:
+    """What the plugin made the layer for; empty for anybody else's layer."""
+    return str(layer.metadata.get(KEY, {}).get("role", ""))
+
+
+def find_layer(layers: Iterable[Layer], role: str, volume_id: str | None = None) -> Layer | None:
+    """The newest layer of a role, of one volume where ``volume_id`` is given."""
+    for layer in reversed(list(layers)):
+        entry = layer.metadata.get(KEY, {})
+        if entry.get("role") == role and volume_id in (None, entry.get("id")):
+            return layer
+    return None
+
+
+def volume_of(layer: Layer) -> Volume:
+    """The volume that an image or labels layer shows; the layer is only read.
+
+    A layer we made keeps its exact geometry in its metadata, which counts as long as nobody moved the
+    layer. Any other layer is understood through its transform; its unit is converted to mm.
+
+    Args:
+        layer: image or labels layer with two or three axes.
+
+    Raises:
+        InputError: the layer has other axes, or its transform shears.
+    """
+    data = layer.data[0] if layer.multiscale else layer.data
+    array = np.asarray(data)
+    array = np.moveaxis(array, -1, 0) if getattr(layer, "rgb", False) else array[None]
+    if array.ndim - 1 not in _AXES:
+        raise InputError(
+            f"layer {layer.name} has {array.ndim - 1} axes; a volume has 3, an image 2: "
+            "extract one frame or channel first"
+        )
+    entry = layer.metadata.get(KEY, {})
+    geometry = entry.get("geometry")
+    if geometry is None or geometry.shape != array.shape[1:] or not _is_at_home(layer, geometry):
+        geometry = _geometry_of(layer, array.shape[1:])
+    return Volume(
+        array=array,
+        geometry=geometry,
+        modality=entry.get("modality", ""),
+        id=entry.get("id") or layer.name,
+        notes=tuple(entry.get("notes", ())),
+    )
+
+
+def _matrix(layer: Layer) -> NDArray[np.float64]:
+    """(n + 1, n + 1) data -> world of a layer, by its public transform."""
+    n = layer.ndim
+    origin = np.asarray(layer.data_to_world(np.zeros(n)))
+    matrix = np.eye(n + 1)
+    matrix[:-1, -1] = origin
+    for axis, unit in enumerate(np.eye(n)):
+        matrix[:-1, axis] = np.asarray(layer.data_to_world(unit)) - origin
+    return matrix
+
+
+def _is_at_home(layer: Layer, geometry: Geometry) -> bool:
+    place = placement(geometry)
+    inner = np.eye(geometry.ndim + 1)
+    inner[:-1, :-1] = np.diag(place["scale"])
+    inner[:-1, -1] = place["translate"]
+    return bool(np.allclose(_matrix(layer), place["affine"] @ inner, atol=1e-4))
+
+
+def _geometry_of(layer: Layer, shape: tuple[int, ...]) -> Geometry:
+    matrix = _matrix(layer)
+    in_mm, has_spacing = [], True
+    for unit in layer.units:
+        length = unit.dimensionality == {"[length]": 1}
+        has_spacing &= bool(length)
+        in_mm.append(float((1 * unit).to("mm").magnitude) if length else 1.0)
+    columns = np.asarray(in_mm)[:, None] * matrix[:-1, :-1]
+    spacing = np.linalg.norm(columns, axis=0)
+    direction = columns / spacing
+    if np.abs(direction.T @ direction - np.eye(len(shape))).max() > _LARGEST_SHEAR:
+        raise InputError(f"layer {layer.name} is sheared; remove the shear from its transform first")
+    return Geometry.from_arrays(
+        shape, spacing, np.asarray(in_mm) * matrix[:-1, -1], direction, has_spacing=has_spacing
+    )

@@ -1,0 +1,311 @@
+"""The layers of the viewer follow the session; clicks and strokes go back to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medssl.store.edits import Edit
+from napari_medssl import layers
+from napari_medssl.palette import cluster_colour
+from napari_medssl.session import Pick, Session
+from napari_medssl.strokes import StrokeRecorder
+
+if TYPE_CHECKING:
+    from medssl.volume import Volume
+    from napari import Viewer
+    from napari.layers import Labels, Layer
+
+SCRIBBLES = "scribbles"
+_HIT_MM = 6.0
+_ORDER = ("image", "prototypes", "proposal", "segmentation", SCRIBBLES, "hits")
+"""Roles from the bottom of the layer list to its top."""
+_LARGEST_DRAG = 3.0  # canvas pixels; a longer one is a pan, not a click
+
+
+class Scene:
+    """Shows session values as layers of one viewer.
+
+    It adds layers and changes only those it added. A layer the user removed comes back with the next
+    change of its value.
+
+    Args:
+        viewer: the viewer, or a `ViewerModel`.
+        session: the values to show.
+    """
+
+    def __init__(self, viewer: Viewer, session: Session) -> None:
+        self.viewer = viewer
+        self.session = session
+        self.recorder: StrokeRecorder | None = None
+        self._own: list[Layer] = []
+        self._array: Any = None
+        events = session.events
+        self._links = [
+            (events.volume, self._show_volume),
+            (events.window, self._show_window),
+            (events.focus, self._move_to),
+            (events.prototypes, self._show_prototypes),
+            (events.prototype_opacity, self._show_opacity),
+            (events.solo, self._show_solo),
+            (events.query, self._show_hits),
+            (events.hits, self._show_hits),
+            (events.scribbles, self._show_scribbles),
+            (events.proposal, self._show_proposal),
+            (events.segmentation, self._show_segmentation),
+            (events.classes, self._show_classes),
+            (events.active_class, self._show_classes),
+            (events.picking, self._show_picking),
+            (events.tool, self._show_tool),
+            (events.brush, self._show_brush),
+            (session.edited, self._show_edit),
+        ]
+        for signal, slot in self._links:
+            signal.connect(slot)
+        viewer.mouse_drag_callbacks.append(self._on_mouse)
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    def close(self) -> None:
+        """Let go of the viewer and the session."""
+        for signal, slot in self._links:
+            signal.disconnect(slot)
+        if self._on_mouse in self.viewer.mouse_drag_callbacks:
+            self.viewer.mouse_drag_callbacks.remove(self._on_mouse)
+        self.viewer.layers.events.removed.disconnect(self._on_removed)
+        self._drop_recorder()
+
+    def find(self, role: str) -> Layer | None:
+        """The layer of a role that belongs to the shown volume."""
+        volume = self.session.volume
+        return None if volume is None else layers.find_layer(self.viewer.layers, role, volume.id)
+
+    # -- session -> layers ------------------------------------------------------------------------
+
+    def _show_volume(self, volume: Volume | None) -> None:
+        self._drop_recorder()
+        is_same_scan = volume is not None and volume.array is self._array
+        for layer in [own for own in self._own if own in self.viewer.layers]:
+            if not (is_same_scan and layers.role_of(layer) == "image"):
+                self.viewer.layers.remove(layer)
+        self._own = [own for own in self._own if own in self.viewer.layers]
+        self._array = None if volume is None else volume.array
+        if volume is None:
+            return
+        name = self.session.source.layer
+        shown = self.viewer.layers[name] if name and name in self.viewer.layers else self.find("image")
+        is_ours = shown is not None and layers.role_of(shown) == "image"
+        if shown is None or not (is_ours or layers.shows_world(volume.geometry)):
+            # Somebody else's layer with oblique axes cannot be edited in place: a second view, same array.
+            self._put("image", layers.image_layer(volume, colormap="gray"))
+            self.viewer.reset_view()
+
+    def _show_window(self, window: tuple[float, float] | None) -> None:
+        layer = self._image()
+        if layer is not None and window is not None:
+            layer.contrast_limits = window
+
+    def _move_to(self, voxel: tuple[int, ...] | None) -> None:
+        if voxel is None or self.session.volume is None:
+            return
+        position = layers.displayed_position(self.session.volume.geometry, voxel)
+        self.viewer.dims.point = tuple(position)
+
+    def _show_prototypes(self, volume: Volume | None) -> None:
+        if volume is None:
+            return
+        colours = {n: _rgba(cluster_colour(n)) for n in range(1, int(volume.array.max()) + 1)}
+        self._put_labels(volume, "MedSSL prototypes", "prototypes", colours, self.session.prototype_opacity)
+        self._show_solo(self.session.solo)
+
+    def _show_opacity(self, opacity: float) -> None:
+        if (layer := self.find("prototypes")) is not None:
+            layer.opacity = opacity
+
+    def _show_solo(self, cluster: int) -> None:
+        if (layer := self.find("prototypes")) is not None:
+            layer.selected_label = cluster
+            layer.show_selected_label = cluster > 0
+
+    def _show_hits(self, _: object = None) -> None:
+        volume, query = self.session.volume, self.session.query
+        if volume is None:
+            return
+        hits = [hit for hit in self.session.hits if hit.volume == volume.id]
+        voxels = [hit.voxel for hit in hits] + ([query] if query is not None else [])
+        if not voxels:
+            return
+        smallest = min(volume.geometry.spacing)
+        colour = ["#ffd23f"] * len(hits) + ["#ff3b6b"] * (query is not None)
+        self._put(
+            "hits",
+            layers.points_layer(
+                volume,
+                np.asarray(voxels),
+                "MedSSL hits",
+                "hits",
+                size=_HIT_MM / smallest,
+                symbol=["disc"] * len(hits) + ["cross"] * (query is not None),
+                face_color="transparent",
+                border_color=colour,
+                border_width=0.12,
+                out_of_slice_display=True,
+                features={
+                    "rank": [*range(1, len(hits) + 1), *([0] * (query is not None))],
+                    "score": [*(hit.score for hit in hits), *([1.0] * (query is not None))],
+                },
+            ),
+        )
+
+    def _show_scribbles(self, volume: Volume | None) -> None:
+        self._drop_recorder()
+        if volume is None:
+            return
+        self._put_labels(volume, "MedSSL scribbles", SCRIBBLES, self._class_colours(), 0.85)
+        layer = self.find(SCRIBBLES)
+        layer.brush_size = self.session.brush
+        layer.selected_label = self.session.active_class
+        layer.events.mode.connect(self._on_mode)
+        layer.events.brush_size.connect(self._on_brush)
+        layer.events.selected_label.connect(self._on_label)
+        self.recorder = StrokeRecorder(layer, self.session.stroke.emit)
+
+    def _show_proposal(self, volume: Volume | None) -> None:
+        if volume is not None:
+            self._put_labels(volume, "MedSSL proposal", "proposal", self._class_colours(), 0.4)
+
+    def _show_segmentation(self, volume: Volume | None) -> None:
+        if volume is not None:
+            self._put_labels(volume, "MedSSL segmentation", "segmentation", self._class_colours(), 0.4)
+
+    def _show_classes(self, _: object = None) -> None:
+        for role in (SCRIBBLES, "proposal", "segmentation"):
+            if (layer := self.find(role)) is not None:
+                layer.colormap = _colormap(self._class_colours())
+                if role == SCRIBBLES:
+                    layer.selected_label = self.session.active_class
+
+    def _show_edit(self, edit: Edit) -> None:
+        if self.recorder is not None:
+            self.recorder.show(edit)
+
+    def _show_tool(self, tool: str) -> None:
+        layer = self.find(SCRIBBLES)
+        if layer is None:
+            return
+        if tool != "pan_zoom":
+            self.session.picking = Pick.NONE
+            layer.visible = True
+            self.viewer.layers.selection.active = layer
+        layer.mode = tool
+
+    def _show_brush(self, size: int) -> None:
+        if (layer := self.find(SCRIBBLES)) is not None:
+            layer.brush_size = size
+
+    def _show_picking(self, picking: str) -> None:
+        if picking:
+            self.session.tool = "pan_zoom"  # a layer in paint mode would paint
+            if (image := self._image()) is not None:
+                self.viewer.layers.selection.active = image
+        self.viewer.cursor.style = "crosshair" if picking else "standard"
+
+    # -- layers -> session ------------------------------------------------------------------------
+
+    def _on_mouse(self, _: object, event: Any) -> Iterator[None]:
+        """A press and a release at the same place, while the session waits for a pick."""
+        pressed = np.asarray(event.pos)
+        yield
+        while event.type == "mouse_move":
+            yield
+        is_click = np.abs(np.asarray(event.pos) - pressed).max() <= _LARGEST_DRAG
+        if is_click and event.button == 1 and self.session.picking != Pick.NONE:
+            self.pick(event.position)
+
+    def pick(self, position: tuple[float, ...]) -> None:
+        """Take a displayed position as a voxel of the volume, if it lies inside."""
+        layer, volume = self._image(), self.session.volume
+        if layer is None or volume is None:
+            return
+        index = np.round(np.asarray(layer.world_to_data(position))[: volume.geometry.ndim]).astype(int)
+        if volume.geometry.contains(index):
+            self.session.picked.emit(tuple(int(i) for i in index), self.session.picking)
+
+    def _on_mode(self, event: Any) -> None:
+        self.session.tool = str(event.mode)
+
+    def _on_brush(self, event: Any) -> None:
+        self.session.brush = round(event.source.brush_size)
+
+    def _on_label(self, event: Any) -> None:
+        if event.source.selected_label in {entry.id for entry in self.session.classes}:
+            self.session.active_class = int(event.source.selected_label)
+
+    def _on_removed(self, event: Any) -> None:
+        if layers.role_of(event.value) == SCRIBBLES and self.find(SCRIBBLES) is None:
+            self._drop_recorder()
+
+    # -- small parts ------------------------------------------------------------------------------
+
+    def _image(self) -> Layer | None:
+        name = self.session.source.layer
+        ours = self.find("image")
+        return ours if ours is not None or name not in self.viewer.layers else self.viewer.layers[name]
+
+    def _class_colours(self) -> dict[int, tuple[float, ...]]:
+        return {entry.id: _rgba(entry.colour) for entry in self.session.classes}
+
+    def _put_labels(
+        self,
+        volume: Volume,
+        name: str,
+        role: str,
+        colours: dict[int, tuple[float, ...]],
+        opacity: float,
+    ) -> None:
+        old = self.find(role)
+        if old is not None:
+            opacity = old.opacity
+        options = {"opacity": opacity, "colormap": _colormap(colours)}
+        self._put(role, layers.labels_layer(volume, name, role, **options))
+
+    def _put(self, role: str, layer: tuple[Any, dict[str, Any], str]) -> None:
+        """Add a layer, or give the values to the layer of this role; the user's selection stays."""
+        data, options, kind = layer
+        old = self.find(role)
+        if old is not None and kind == "labels":
+            old.data = data
+            old.colormap = options["colormap"]
+            return
+        selected = self.viewer.layers.selection.active
+        if old is not None:
+            self.viewer.layers.remove(old)
+        added = getattr(self.viewer, f"add_{kind}")(data, **options)
+        self._own.append(added)
+        above = [n for n, other in enumerate(self.viewer.layers) if _rank(other) > _rank(added)]
+        if above:
+            self.viewer.layers.move(len(self.viewer.layers) - 1, above[0])
+        if selected is not None and selected in self.viewer.layers:
+            self.viewer.layers.selection.active = selected
+
+    def _drop_recorder(self) -> None:
+        if self.recorder is not None:
+            self.recorder.close()
+            self.recorder = None
+
+
+def _rank(layer: Layer) -> int:
+    role = layers.role_of(layer)
+    return _ORDER.index(role) if role in _ORDER else -1
+
+
+def _rgba(colour: tuple[int, int, int]) -> tuple[float, ...]:
+    return (*(part / 255 for part in colour), 1.0)
+
+
+def _colormap(colours: dict[int, tuple[float, ...]]) -> Any:
+    from napari.utils.colormaps import DirectLabelColormap
+
+    grey = (0.6, 0.6, 0.6, 1.0)
+    return DirectLabelColormap(color_dict={None: grey, 0: (0.0, 0.0, 0.0, 0.0), **colours})

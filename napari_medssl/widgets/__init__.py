@@ -1,0 +1,1 @@
+"""What the user sees: signals out, setters in; a setter never writes back."""

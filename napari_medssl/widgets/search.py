@@ -1,0 +1,197 @@
+"""The Find panel: places that look like the one that was clicked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QElidingLabel
+from superqt.utils import signals_blocked
+
+from napari_medssl.widgets.rows import HitRow
+
+_COLUMNS = ("#", "Score", "Voxel z, y, x", "Case")
+_CASE = 3
+THIS_VOLUME, COHORT = "volume", "cohort"
+
+
+class SearchWidget(QWidget):
+    """Click a voxel, read the ranked hits, jump to one, make it a label."""
+
+    pickToggled = Signal(bool)
+    scopeChanged = Signal(str)
+    topChanged = Signal(int)
+    cohortRequested = Signal(str)
+    buildRequested = Signal(str)
+    hitChosen = Signal(int)
+    accepted = Signal(list, int)
+    cleared = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._pick = QPushButton("Pick a voxel in the image")
+        self._pick.setCheckable(True)
+        self._pick.setToolTip("Then click into the image (shortcut Q): similar places are listed below")
+        self._query = QLabel("No voxel picked yet.")
+        self._scope, self._class = QComboBox(), QComboBox()
+        self._scope.addItem("This volume", THIS_VOLUME)
+        self._scope.addItem("Cohort", COHORT)
+        self._scope.setToolTip("Search in the shown scan, or in all scans of the opened index")
+        self._top = QSpinBox()
+        self._top.setRange(1, 500)
+        self._top.setValue(20)
+        self._top.setToolTip("How many hits to list")
+        for box in (self._scope, self._class):
+            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+            box.setMinimumContentsLength(8)
+        self._cohort = QElidingLabel("no cohort index open")
+        self._open = QPushButton("Open index…")
+        self._open.setToolTip("Folder written by `medssl embed`")
+        self._build = QPushButton("Build index…")
+        self._build.setToolTip("Embed all scans of a folder into an index of the project (takes a while)")
+        self._table = QTableWidget(0, len(_COLUMNS))
+        self._table.setHorizontalHeaderLabels(_COLUMNS)
+        self._table.verticalHeader().hide()
+        self._table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self._table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self._table.setShowGrid(False)
+        self._table.setToolTip("Click a hit to go there")
+        header = self._table.horizontalHeader()
+        for column in range(_CASE):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(_CASE, QHeaderView.ResizeMode.Stretch)
+        self._class.setToolTip("Class that accepted hits get")
+        self._accept = QPushButton("Accept as label")
+        self._accept.setToolTip("Paint one feature cell at every selected hit of this scan (shortcut K)")
+        self._accept.setEnabled(False)
+        self._clear = QPushButton("Clear")
+
+        options = QGridLayout()
+        options.addWidget(QLabel("Search in"), 0, 0)
+        options.addWidget(self._scope, 0, 1)
+        options.addWidget(QLabel("Hits"), 0, 2)
+        options.addWidget(self._top, 0, 3)
+        options.setColumnStretch(1, 1)
+        cohort = QHBoxLayout()
+        cohort.addWidget(self._open)
+        cohort.addWidget(self._build)
+        bottom = QHBoxLayout()
+        bottom.addWidget(self._accept, 1)
+        bottom.addWidget(self._class, 1)
+        top = QHBoxLayout()
+        top.addWidget(self._pick, 1)
+        top.addWidget(self._clear)
+        layout = QVBoxLayout(self)
+        layout.addLayout(top)
+        layout.addWidget(self._query)
+        layout.addLayout(options)
+        layout.addWidget(self._cohort)
+        layout.addLayout(cohort)
+        layout.addWidget(self._table, 1)
+        layout.addLayout(bottom)
+
+        self._pick.toggled.connect(self.pickToggled)
+        self._scope.activated.connect(lambda _: self.scopeChanged.emit(self._scope.currentData()))
+        self._top.editingFinished.connect(lambda: self.topChanged.emit(self._top.value()))
+        self._open.clicked.connect(self._ask_index)
+        self._build.clicked.connect(self._ask_scans)
+        self._table.itemSelectionChanged.connect(self._on_selection)
+        self._accept.clicked.connect(self.accept)
+        self._clear.clicked.connect(self.cleared)
+        self.setCohort("")
+        self.setHits(())
+
+    def top(self) -> int:
+        """How many hits are wanted."""
+        return self._top.value()
+
+    def scope(self) -> str:
+        """"volume" or "cohort"."""
+        return str(self._scope.currentData())
+
+    def accept(self) -> None:
+        """Accept the selected hits, or the first one."""
+        lines = sorted({index.row() for index in self._table.selectedIndexes()})
+        if self._class.count() and (lines or self._table.rowCount()):
+            self.accepted.emit(lines or [0], int(self._class.currentData()))
+
+    def setPicking(self, is_picking: bool) -> None:
+        """Whether the next click into the image is the query."""
+        with signals_blocked(self._pick):
+            self._pick.setChecked(is_picking)
+
+    def setQuery(self, text: str) -> None:
+        """What was picked, in words."""
+        self._query.setText(text)
+
+    def setCohort(self, text: str) -> None:
+        """The open index in words, empty for none."""
+        self._cohort.setText(text or "No cohort index open.")
+        self._cohort.setToolTip(text)
+        self._scope.model().item(1).setEnabled(bool(text))
+        if not text:
+            with signals_blocked(self._scope):
+                self._scope.setCurrentIndex(0)
+
+    def setScope(self, scope: str) -> None:
+        """Where to search."""
+        with signals_blocked(self._scope):
+            self._scope.setCurrentIndex(max(0, self._scope.findData(scope)))
+
+    def setHits(self, rows: Sequence[HitRow]) -> None:
+        """The hits, best first."""
+        with signals_blocked(self._table):
+            self._table.setRowCount(len(rows))
+            for line, row in enumerate(rows):
+                texts = (str(line + 1), f"{row.score:.3f}", ", ".join(map(str, row.voxel)), row.case)
+                for column, text in enumerate(texts):
+                    item = QTableWidgetItem(text)
+                    item.setToolTip(f"{row.case}: {row.mm}")
+                    if column < 2:
+                        item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                    self._table.setItem(line, column, item)
+            self._table.clearSelection()
+        self._on_enabled()
+
+    def setClasses(self, classes: Sequence[tuple[int, str, tuple[int, int, int]]], current: int) -> None:
+        """The label classes as (id, name, colour)."""
+        with signals_blocked(self._class):
+            self._class.clear()
+            for number, name, colour in classes:
+                swatch = QPixmap(12, 12)
+                swatch.fill(QColor(*colour))
+                self._class.addItem(QIcon(swatch), name, number)
+            self._class.setCurrentIndex(max(0, self._class.findData(current)))
+        self._on_enabled()
+
+    def _on_enabled(self) -> None:
+        self._accept.setEnabled(self._class.count() > 0 and self._table.rowCount() > 0)
+
+    def _on_selection(self) -> None:
+        lines = sorted({index.row() for index in self._table.selectedIndexes()})
+        if len(lines) == 1:
+            self.hitChosen.emit(lines[0])
+
+    def _ask_index(self) -> None:
+        if path := QFileDialog.getExistingDirectory(self, "Open a cohort index"):
+            self.cohortRequested.emit(path)
+
+    def _ask_scans(self) -> None:
+        if path := QFileDialog.getExistingDirectory(self, "Folder with scans"):
+            self.buildRequested.emit(path)
