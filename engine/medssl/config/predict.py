@@ -1,0 +1,22 @@
+"""Settings of `medssl predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from medssl.config.command import CommandConfig
+
+
+class PredictConfig(CommandConfig):
+    """A scan and a fine-tuned model -> a mask in the scan's own geometry."""
+
+    model: str = Field(description="run folder of medssl finetune, or the weights file it exported")
+    input: Path = Field(description="scan: image file or DICOM series folder")
+    out: Path = Field(description="mask to write: .nii.gz, .nrrd, .mha, or .png for a 2D image")
+    series: str | None = Field(None, description="series UID, where the folder holds several")
+    overlap: float = Field(0.25, ge=0, lt=1, description="share of a window that the next one sees again")
+    window: int | None = Field(
+        None, ge=16, description="edge of the windows, voxels; default 96 in 3D and 512 in 2D"
+    )
