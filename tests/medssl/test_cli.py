@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+from pydantic import Field
+
+from medssl import cli
+from medssl.config.command import CommandConfig
+from medssl.errors import InputError
+from medssl.jobs.progress import Progress
+
+
+class ExampleConfig(CommandConfig):
+    size: int = Field(1, ge=1, description="a size")
+
+
+@dataclass(frozen=True)
+class ExampleResult:
+    size: int
+    stopped: str = ""
+    run: str = "folder"
+
+    def to_json(self) -> dict[str, object]:
+        return {"size": self.size}
+
+    def to_text(self) -> str:
+        return f"size is {self.size}"
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch):
+    """A command called "example" whose work is the function given."""
+
+    def install(work) -> None:
+        def run(config, workspace=None):
+            yield Progress(1, 1, "working")
+            return work(config)
+
+        module = SimpleNamespace(ExampleConfig=ExampleConfig, run=run)
+        monkeypatch.setitem(sys.modules, "medssl_example", module)
+        entry = cli.Command("medssl_example:ExampleConfig", "medssl_example:run", "an example")
+        monkeypatch.setitem(cli.COMMANDS, "example", entry)
+
+    return install
+
+
+def test_text_and_json_go_to_stdout_and_progress_to_stderr(example, capsys) -> None:
+    example(lambda config: ExampleResult(config.size))
+    assert cli.main(["example", "--size", "4"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "size is 4\n"
+    assert captured.err == "working  1/1\n"
+    assert cli.main(["example", "--size", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"size": 4}
+
+
+def raiser(error: BaseException):
+    def work(config):
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InputError("a.nii: cut off; copy it again"), "a.nii: cut off; copy it again"),
+        (OSError(errno.ENOSPC, "No space left on device", "b.bin"), "b.bin: the disk is full"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "c.nii"), "c.nii: No such file"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate\n20 GiB"), "out of memory"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(example, capsys, error: BaseException, words: str) -> None:
+    example(raiser(error))
+    assert cli.main(["example"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith(f"error: {words}")
+    assert lines[:-1] == ["working  1/1"]
+
+
+def test_a_defect_keeps_its_traceback(example) -> None:
+    example(raiser(RuntimeError("shape mismatch")))
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        cli.main(["example"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], "error: nothing: no such command"),
+        (["example", "--size", "0"], "error: --size: Input should be greater than or equal to 1, given '0'"),
+        (["example", "--colour", "red"], "error: unrecognized arguments"),
+        (["example", "--device", "gpu"], "error: --device: "),
+    ],
+)
+def test_bad_arguments_are_one_line(example, capsys, arguments: list[str], words: str) -> None:
+    example(lambda config: None)
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(words)
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_interrupts_end_with_130_and_say_how_to_go_on(example, capsys) -> None:
+    example(raiser(KeyboardInterrupt()))
+    assert cli.main(["example"]) == 130
+    assert "run medssl example again" in capsys.readouterr().err
+    example(lambda config: ExampleResult(1, stopped="signal"))
+    assert cli.main(["example"]) == 130
+    assert "medssl example --resume folder" in capsys.readouterr().err
+
+
+def test_sigterm_lets_the_command_clean_up(example, capsys) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    example(lambda config: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
+    assert cli.main(["example"]) == 130
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from medssl.cli import main; main(['--help']);"
+        "print([m for m in ('torch', 'monai', 'pydantic', 'numpy') if m in sys.modules], file=sys.stderr)"
+    )
+    begun = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert all(name in done.stdout for name in cli.COMMANDS)
+    assert time.perf_counter() - begun < 5  # the 1 s target is a benchmark; this machine may be busy

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import io
+
+from medssl.jobs.progress import Progress
+from medssl.terminal import Reporter
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_log_gets_the_first_and_the_last_line_of_a_phase() -> None:
+    stream = io.StringIO()
+    with Reporter(stream) as reporter:
+        for step in range(1, 101):
+            reporter(Progress(step, 100, "training", {"error": 2.0, "loss": 1 / step} if step == 50 else {}))
+        reporter(Progress(1, None, "exporting", message="weights"))
+    assert stream.getvalue().splitlines() == [
+        "training  1/100",
+        "training  100/100  loss 0.02  error 2",
+        "exporting  1  weights",
+    ]
+
+
+def test_a_terminal_line_renews_itself() -> None:
+    stream = Terminal()
+    with Reporter(stream) as reporter:
+        for step in range(3):
+            reporter(Progress(step, 3, "embedding", message="x" * 500))
+    text = stream.getvalue()
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    assert text.count("\r") == 2
+    assert max(map(len, text.splitlines())) < 500
+
+
+def test_other_processes_are_silent() -> None:
+    stream = io.StringIO()
+    with Reporter(stream, silent=True) as reporter:
+        reporter(Progress(1, 2, "training"))
+    assert stream.getvalue() == ""
