@@ -52,6 +52,13 @@ class SwavConfig(RunConfig):
     aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a crop")
     flip: bool = Field(True, description="random flips and quarter turns; off where laterality matters")
     intensity: IntensityConfig = Field(IntensityConfig(), description="intensity augmentation of every view")
+    synthetic: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the samples replaced by generated volumes, a modality of their own whose two "
+        "global crops show different contrasts (ours; the published form is 0)",
+    )
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:

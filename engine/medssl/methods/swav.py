@@ -14,11 +14,12 @@ from medssl.methods.clustering import Clustering
 from medssl.nets.backbone import Backbone
 from medssl.nets.dense import DenseFeatures
 from medssl.protocols import Batch, Encoder, Losses
-from medssl.transforms.crops import CropBoxes, sample_at
+from medssl.transforms.crops import CropBoxes, crop, sample_at
 from medssl.transforms.energy import EnergyBands
 from medssl.transforms.multicrop import MultiCrop
 from medssl.transforms.random_intensity import RandomIntensity
 from medssl.transforms.spatial import draw_orthogonal
+from medssl.transforms.synthesis import random_label_maps, render
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Swav(nn.Module):
         self.backbone = backbone
         self.config = config
         self.dense = DenseFeatures(encoder.levels)
+        self.generated = modalities  # the modality of generated volumes comes after those of the data
+        modalities += config.synthetic > 0
         modes = (modalities, config.crops, config.modality_mode, config.softmax_over)
         self.crops = Clustering(encoder.levels[-1].channels, *modes) if config.crops.weight else None
         modes = (modalities, config.cells, config.modality_mode, config.softmax_over)
@@ -79,15 +82,19 @@ class Swav(nn.Module):
 
     def views(self, batch: Batch, generator: torch.Generator) -> SwavViews:
         """Crops of a batch of source patches (B, C, *S); all randomness from ``generator``."""
-        x = batch.image
-        shape = tuple(x.shape[2:])
-        boxes = self.multicrop.draw(len(x), shape, generator)
+        first, second, modality = self._sources(batch, generator)
+        boxes = self.multicrop.draw(len(first), tuple(first.shape[2:]), generator)
         if self.config.flip:
             boxes = [_turned(box, generator) for box in boxes]
-        crops = self.multicrop.apply(x, boxes).images
-        crops = [self._augmented(crop, generator) for crop in crops]
+        if second is first:
+            crops = self.multicrop.apply(first, boxes).images
+        else:
+            size, local = self.multicrop.global_size, self.multicrop.local_size
+            crops = [*crop(first, boxes[:1], size), *crop(second, boxes[1:2], size)]
+            crops += crop(first, boxes[2:], local) if len(boxes) > 2 else []
+        crops = [self._augmented(view, generator) for view in crops]
         places, seen = (None, None) if self.cells is None else self._places(boxes, generator)
-        return SwavViews(crops, boxes, batch.modality, places, seen)
+        return SwavViews(crops, boxes, modality, places, seen)
 
     def forward(self, views: SwavViews, step: int) -> Losses:
         """Weighted sum of the pooled and the cell loss, with collapse alarms as metrics."""
@@ -130,6 +137,18 @@ class Swav(nn.Module):
         """Head and prototypes for the prototype map: those of the cells, else those of the crops."""
         part = self.cells if self.cells is not None else self.crops
         return {} if part is None else {"head": part.head, "prototypes": part.prototypes}
+
+    def _sources(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """What the first and the second view are cut from, and the modality of each sample."""
+        x, modality = batch.image, batch.modality
+        count = round(self.config.synthetic * len(x))
+        if count == 0:
+            return x, x, modality
+        labels = random_label_maps(count, tuple(x.shape[2:]), generator)
+        rendered = [render(labels, generator).to(x).expand(-1, x.shape[1], *x.shape[2:]) for _ in range(2)]
+        # The last samples give way: samplers draw families in random order.
+        first, second = (torch.cat([x[:-count], image]) for image in rendered)
+        return first, second, torch.cat([modality[:-count], modality.new_full((count,), self.generated)])
 
     def _at(self, pyramid: list[Tensor], box: CropBoxes, places: Tensor) -> Tensor:
         """Dense feature of a crop at places of the source: (B, P, sum C)."""
