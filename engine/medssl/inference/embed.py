@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medssl.errors import InputError
 from medssl.inference.load import LoadedEncoder
+from medssl.inference.prototypes import assign_steps
 from medssl.inference.tiling import Box, Source, Stage, fill, part
 from medssl.jobs.progress import Progress, Steps, drain
 from medssl.nets.dense import resize
@@ -163,7 +164,7 @@ def describe_steps(
     features = Volume(_project(levels, encoder, shape), grid, volume.modality, volume.id)
     prototypes = None
     if with_prototypes and encoder.prototypes is not None:
-        assigned = yield from _assign_steps(levels, encoder, shape)
+        assigned = yield from assign_steps(levels, encoder, shape)
         prototypes = features.with_array(assigned)
     return Embedding(features, prototypes)
 
@@ -235,35 +236,3 @@ def _project(levels: Sequence[Tensor], encoder: LoadedEncoder, shape: tuple[int,
                 total = total + (projected if level.shape[2:] == fine else resize(projected[None], fine)[0])
             result[rows] = total[crop].half().cpu().numpy()
     return result
-
-
-def _assign_steps(
-    levels: Sequence[Tensor], encoder: LoadedEncoder, shape: tuple[int, ...]
-) -> Steps[NDArray[np.uint16]]:
-    """The best prototype of every cell, in slabs along the first axis: (1, *shape) uint16."""
-    head, prototypes = encoder.head, encoder.prototypes
-    if head is None or prototypes is None:
-        raise ValueError("these weights have no head or no prototypes")
-    result = np.empty((1, *shape), np.uint16)
-    width = sum(level.shape[1] for level in levels)
-    thick = max(1, TILE_BYTES["cpu"] // (4 * width * int(np.prod(levels[0].shape[3:]))))
-    for low in range(0, shape[0], thick):
-        high = min(shape[0], low + thick)
-        with torch.inference_mode():
-            cells = torch.cat([_slab(level, levels[0].shape[2:], low, high) for level in levels], dim=1)
-            scores = prototypes(head(cells.flatten(2)[0].T))  # (cells, K)
-            best = scores.argmax(1).view(high - low, *levels[0].shape[3:])
-        result[0, low:high] = best.cpu().numpy()[(slice(None), *(slice(0, n) for n in shape[1:]))]
-        yield Progress(high, shape[0], "assigning prototypes")
-    return result
-
-
-def _slab(level: Tensor, fine: Sequence[int], low: int, high: int) -> Tensor:
-    """Cells ``low..high`` along the first axis of a level brought to the fine grid."""
-    ratio = fine[0] // level.shape[2]
-    first = max(0, low // ratio - 1)  # one more cell on each side: linear interpolation reaches no further
-    last = min(level.shape[2], -(-high // ratio) + 1)
-    piece = level[:, :, first:last]
-    if tuple(fine) != tuple(level.shape[2:]):
-        piece = resize(piece, ((last - first) * ratio, *fine[1:]))
-    return piece[:, :, low - first * ratio : high - first * ratio]

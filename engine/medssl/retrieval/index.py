@@ -63,6 +63,9 @@ class FeatureIndex:
         signature: what the vectors were computed with (weights, settings), JSON values; an index is
             only searched and extended with vectors of the same signature.
         exact_limit: number of vectors beyond which search becomes approximate.
+
+    ``recall`` is the measured recall@50 of the search, 1 where it is exact; ``information`` holds JSON
+    values that are saved with the index (which weights, by name).
     """
 
     def __init__(self, dim: int, signature: Mapping[str, Any], *, exact_limit: int = EXACT_LIMIT) -> None:
@@ -71,6 +74,7 @@ class FeatureIndex:
         self.signature: dict[str, Any] = json.loads(json.dumps(signature))
         self.exact_limit = exact_limit
         self.recall = 1.0
+        self.information: dict[str, Any] = {}
         self._index: Any = self._faiss.IndexFlatIP(dim)
         self._on_gpu: Any = None
         self._volumes: dict[str, dict[str, Any]] = {}
@@ -246,6 +250,7 @@ class FeatureIndex:
             "count": len(self),
             "recall_at_50": self.recall,
             "exact_limit": self.exact_limit,
+            "information": self.information,
             "vectors": faiss_file,
             "keys": keys_file,
             "volumes": {
@@ -278,7 +283,7 @@ class FeatureIndex:
             with np.load(folder / content["keys"], allow_pickle=False) as keys:
                 index._volume, index._ids = keys["volume"], keys["ids"]
                 index._voxels, index._mm = keys["voxels"], keys["mm"]
-            index.recall = content["recall_at_50"]
+            index.recall, index.information = content["recall_at_50"], content["information"]
             for name, information in content["volumes"].items():
                 index._numbers[name] = information.pop("number")
                 index._volumes[name] = information

@@ -1,0 +1,280 @@
+"""embed, search, prototypes, probe and weights, on a small phantom and random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from medssl.commands import embed, probe, prototypes, search, weights
+from medssl.commands.workspace import Workspace
+from medssl.config.embed import EmbedConfig
+from medssl.config.probe import ProbeConfig
+from medssl.config.prototypes import PrototypesConfig
+from medssl.config.search import SearchConfig
+from medssl.config.weights import WeightsConfig
+from medssl.errors import InputError
+from medssl.io import read_volume, write_volume
+from medssl.jobs.progress import drain
+from medssl.store.features import SignatureMismatchError
+from medssl.store.project import Project
+from medssl.volume import Geometry, Volume
+
+SHAPE = (40, 56, 48)
+DIRECTION = [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
+
+
+def phantom(seed: int = 0) -> Volume:
+    """Two organs in a body in air, noisy, on an oblique-ordered grid with anisotropic spacing."""
+    rng = np.random.default_rng(seed)
+    array = np.full(SHAPE, -1000.0)
+    array[4:36, 6:50, 6:42] = 20
+    array[8:32, 10:28, 10:38] = 200
+    array[8:32, 32:46, 10:38] = -300
+    array += rng.normal(size=SHAPE) * 30
+    geometry = Geometry.from_arrays(SHAPE, (1.2, 0.8, 0.9), (-30, 12, 40), DIRECTION)
+    return Volume(array.astype(np.int16)[None], geometry, "CT", f"phantom{seed}")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "scans").mkdir()
+    for seed in range(3):
+        write_volume(phantom(seed), tmp_path / "scans" / f"case{seed}.nii.gz")
+    return tmp_path
+
+
+def embedded(folder: Path, encoder: Path) -> Path:
+    drain(embed.run(EmbedConfig(encoder=str(encoder), data=folder / "scans", out=folder / "index")))
+    return folder / "index"
+
+
+def test_a_cohort_becomes_an_index_and_goes_on(folder: Path, tiny_weights: dict[int, Path]) -> None:
+    (folder / "scans" / "broken.nii.gz").write_bytes(b"not an image")
+    config = EmbedConfig(encoder=str(tiny_weights[3]), data=folder / "scans", out=folder / "index")
+    first = drain(embed.run(config)).to_json()
+    assert len(first["volumes"]) == len(first["added"]) == 3
+    assert [failure["image"] for failure in first["failures"]] == ["broken.nii.gz"]
+    assert first["vectors"] > 100
+    again = drain(embed.run(config)).to_json()
+    assert again["added"] == []
+    assert again["vectors"] == first["vectors"]
+    write_volume(phantom(9), folder / "scans" / "case1.nii.gz")  # changed: replaced, not added twice
+    changed = drain(embed.run(config)).to_json()
+    assert len(changed["added"]) == 1
+    assert len(changed["volumes"]) == 3
+
+
+def test_an_interrupted_cohort_keeps_what_is_done(folder: Path, tiny_weights: dict[int, Path]) -> None:
+    steps = embed.run(EmbedConfig(encoder=str(tiny_weights[3]), data=folder / "scans", out=folder / "index"))
+    for progress in steps:
+        if progress.phase.startswith("2 of 3"):
+            break
+    steps.close()
+    content = json.loads((folder / "index" / "index.json").read_text())
+    assert len(content["volumes"]) == 1
+
+
+def test_an_index_of_other_weights_is_refused(
+    folder: Path, tiny_weights: dict[int, Path], tmp_path: Path
+) -> None:
+    index = embedded(folder, tiny_weights[3])
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(_reseeded(tiny_weights[3]))
+    with pytest.raises(SignatureMismatchError, match="another weights"):
+        drain(embed.run(EmbedConfig(encoder=str(other), data=folder / "scans", out=index)))
+    write_volume(phantom(7), folder / "new.nii.gz")
+    query = SearchConfig(index=index, input=folder / "new.nii.gz", at="20,20,20", encoder=str(other))
+    with pytest.raises(SignatureMismatchError, match="are not those the index was made with"):
+        drain(search.run(query))
+
+
+def _reseeded(path: Path) -> bytes:
+    """The same weights with one tensor changed."""
+    from safetensors import safe_open
+    from safetensors.numpy import save
+
+    with safe_open(path, "numpy") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        header = file.metadata()
+    tensors["projection.mean"] = tensors["projection.mean"] + 1
+    return save(tensors, header)
+
+
+def test_hits_follow_the_contract(folder: Path, tiny_weights: dict[int, Path]) -> None:
+    index = embedded(folder, tiny_weights[3])
+    path = folder / "scans" / "case1.nii.gz"
+    config = SearchConfig(index=index, input=path, at="20,20,24", top=6, out=folder / "hits.json")
+    drain(search.run(config))
+    found: dict[str, Any] = json.loads((folder / "hits.json").read_text())
+    name = found["query"]["volume"]
+    assert found["query"]["voxel"] == [20, 20, 24]
+    assert len(found["hits"]) == 6
+    best = found["hits"][0]
+    assert best["volume"] == name
+    assert best["score"] == pytest.approx(1, abs=1e-4)
+    assert np.abs(np.subtract(best["voxel"], [20, 20, 24])).max() <= 4
+    assert [hit["score"] for hit in found["hits"]] == sorted(
+        (h["score"] for h in found["hits"]), reverse=True
+    )
+    geometry = read_volume(path).geometry
+    for hit in found["hits"]:
+        world = geometry.to_world(hit["voxel"])[::-1]  # LPS x, y, z
+        assert np.abs(world - hit["mm"]).max() <= max(geometry.spacing) / 2 + 1e-3
+
+
+def test_a_scan_outside_the_index_finds_its_twin(folder: Path, tiny_weights: dict[int, Path]) -> None:
+    index = embedded(folder, tiny_weights[3])
+    twin = phantom(1)
+    twin.array[0, 0, 0, 0] = -999  # another content, the same features
+    write_volume(twin, folder / "twin.nrrd")
+    found = drain(search.run(SearchConfig(index=index, input=folder / "twin.nrrd", at=(19, 19, 27), top=3)))
+    assert found.volume.startswith("twin")
+    assert found.hits[0].volume.startswith("case1")
+    assert np.abs(np.subtract(found.hits[0].voxel, (19, 19, 27))).max() <= 5
+    assert found.hits[0].score > 0.9
+
+
+def test_a_painted_region_and_a_choice_of_volumes(folder: Path, tiny_weights: dict[int, Path]) -> None:
+    index = embedded(folder, tiny_weights[3])
+    path = folder / "scans" / "case0.nii.gz"
+    volume = read_volume(path)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[14:22, 14:22, 16:30] = 1
+    write_volume(volume.with_array(mask), folder / "mask.nii.gz")
+    others = tuple(name for name in json.loads((index / "index.json").read_text())["volumes"])[1:]
+    config = SearchConfig(index=index, input=path, region=folder / "mask.nii.gz", within=others)
+    found = drain(search.run(config))
+    assert mask[found.voxel] == 1
+    assert {hit.volume for hit in found.hits} == set(others)
+    organ = [hit for hit in found.hits[:4] if 8 <= hit.voxel[0] < 32 and 10 <= hit.voxel[1] < 28]
+    assert len(organ) >= 3
+    with pytest.raises(InputError, match="--within nobody"):
+        drain(search.run(config.model_copy(update={"within": ("nobody",)})))
+    write_volume(volume.with_array(mask * 0), folder / "mask.nii.gz")
+    with pytest.raises(InputError, match="paint at least one voxel"):
+        drain(search.run(config))
+
+
+def test_search_settings_are_checked() -> None:
+    with pytest.raises(ValidationError, match="either at"):
+        SearchConfig(index=Path("i"), input=Path("v"))
+    with pytest.raises(ValidationError, match=r"z,y,x or y,x"):
+        SearchConfig(index=Path("i"), input=Path("v"), at="1")
+    with pytest.raises(ValidationError, match="valid integer"):
+        SearchConfig(index=Path("i"), input=Path("v"), at="1,b,3")
+
+
+def test_a_voxel_outside_is_one_clear_error(folder: Path, tiny_weights: dict[int, Path]) -> None:
+    index = embedded(folder, tiny_weights[3])
+    config = SearchConfig(index=index, input=folder / "scans" / "case1.nii.gz", at="20,56,24")
+    with pytest.raises(InputError, match="voxel 20,56,24 lies outside the image of 40,56,48 voxels"):
+        drain(search.run(config))
+
+
+@pytest.mark.parametrize(("k", "source"), [(3, "learned"), (5, "k-means"), (40, "k-means")])
+def test_prototype_map_lies_on_the_scan(
+    k: int, source: str, folder: Path, tiny_weights: dict[int, Path]
+) -> None:
+    path, out = folder / "scans" / "case0.nii.gz", folder / "out" / "prototypes.nii.gz"
+    wanted = "auto" if source == "learned" or k == 40 else source
+    config = PrototypesConfig(encoder=str(tiny_weights[3]), input=path, out=out, k=k, source=wanted)
+    result = drain(prototypes.run(config))
+    assert result.source == source
+    written = read_volume(out)
+    assert written.geometry.matches(read_volume(path).geometry)
+    assert written.array.dtype == np.uint8
+    assert set(np.unique(written.array)) - {0} == set(range(1, k + 1))
+    np.testing.assert_array_equal(written.array, result.labels.array)
+    assert sum(result.to_json()["voxels"].values()) == np.prod(SHAPE)
+    assert written.array[0, 0, 0, 0] == 0  # air
+    assert written.array[0, 20, 20, 24] > 0
+
+
+def test_probe_writes_the_segmentation_of_the_scan(folder: Path, tiny_weights: dict[int, Path]) -> None:
+    path = folder / "scans" / "case2.nii.gz"
+    volume = read_volume(path)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[20, 15:25, 20:28] = 1
+    labels[20, 35:43, 20:28] = 2
+    labels[1, 2:12, 4:20] = 3
+    write_volume(volume.with_array(labels), folder / "labels.nrrd")
+    config = ProbeConfig(
+        encoder=str(tiny_weights[3]),
+        input=path,
+        labels=folder / "labels.nrrd",
+        out=folder / "segmentation.nii.gz",
+        uncertainty=folder / "uncertainty.nii.gz",
+    )
+    result = drain(probe.run(config))
+    found = read_volume(folder / "segmentation.nii.gz")
+    assert found.geometry.matches(volume.geometry)
+    assert (found.array[0, 12:28, 14:24, 14:34] == 1).mean() > 0.95
+    assert (found.array[0, 12:28, 36:42, 14:34] == 2).mean() > 0.95
+    assert result.to_json()["labelled"] == {"1": 80, "2": 64, "3": 160}
+    uncertain = read_volume(folder / "uncertainty.nii.gz").array
+    assert uncertain.min() >= 0
+    assert uncertain.max() <= 1
+
+
+def test_labels_on_another_grid_are_refused(folder: Path, tiny_weights: dict[int, Path]) -> None:
+    path = folder / "scans" / "case2.nii.gz"
+    volume = read_volume(path)
+    smaller = Volume(np.zeros((1, 40, 56, 47), np.uint8), volume.geometry.cropped((0, 0, 0), (40, 56, 47)))
+    write_volume(smaller, folder / "labels.nrrd")
+    config = ProbeConfig(
+        encoder=str(tiny_weights[3]), input=path, labels=folder / "labels.nrrd", out=folder / "out.nii.gz"
+    )
+    with pytest.raises(InputError, match="another grid"):
+        drain(probe.run(config))
+    write_volume(volume.with_array(np.full(SHAPE, 0.5, np.float32)), folder / "labels.nrrd")
+    with pytest.raises(InputError, match="not whole numbers"):
+        drain(probe.run(config))
+
+
+def test_the_workspace_computes_once(
+    folder: Path, tiny_weights: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace("cpu", project=Project.create(folder / "project"))
+    encoder = workspace.encoder(str(tiny_weights[3]))
+    assert workspace.encoder(str(tiny_weights[3])) is encoder
+    path = folder / "scans" / "case0.nii.gz"
+    volume = workspace.volume(path)
+    assert workspace.volume(path) is volume
+    steps = list(workspace.features_steps(volume, encoder))
+    assert len(steps) >= 3
+    assert list(workspace.features_steps(volume, encoder)) == []
+    found = workspace.warm_features(volume, encoder)
+    restored = Workspace("cpu", project=Project.open(folder / "project"))
+    again = restored.warm_features(read_volume(path), restored.encoder(str(tiny_weights[3])))
+    assert found is not None
+    assert again is not None
+    np.testing.assert_array_equal(again.features.array, found.features.array)
+    assert again.prototypes is not None
+    assert again.features.geometry == found.features.geometry
+    index = drain(workspace.volume_index_steps(volume, encoder))
+    assert drain(workspace.volume_index_steps(volume, encoder)) is index
+
+
+def test_the_workspace_stays_within_its_bound(folder: Path, tiny_weights: dict[int, Path]) -> None:
+    workspace = Workspace("cpu", memory_bytes=500_000)
+    volumes = [workspace.volume(folder / "scans" / f"case{n}.nii.gz") for n in range(3)]
+    assert workspace.bytes_kept <= 500_000
+    assert workspace.volume(folder / "scans" / "case2.nii.gz") is volumes[2]
+    assert workspace.volume(folder / "scans" / "case0.nii.gz") is not volumes[0]
+
+
+def test_weights_are_shown_and_checked(tiny_weights: dict[int, Path]) -> None:
+    shown = drain(weights.run(WeightsConfig(action="show", name=str(tiny_weights[2])))).to_json()
+    assert shown["weights"][0]["spatial_dims"] == 2
+    assert len(shown["weights"][0]["sha256"]) == 64
+    drain(weights.run(WeightsConfig(action="list")))
+    drain(weights.run(WeightsConfig(action="verify")))
+    with pytest.raises(InputError, match="name the weights"):
+        drain(weights.run(WeightsConfig(action="show")))
+    with pytest.raises(InputError, match="imports no public checkpoints yet"):
+        drain(weights.run(WeightsConfig(action="import", name="x.pt", format="genesis")))
