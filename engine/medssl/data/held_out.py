@@ -64,7 +64,7 @@ def hold_out_voxels(
     that occupies one block only stays in training.
 
     Args:
-        label: (*S) class index, -1 unlabelled.
+        label: (*S) mask value, -1 unlabelled.
         seed: decides the blocks.
         share: of the blocks of each class.
 

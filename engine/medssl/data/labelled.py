@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ class LabelledVolume:
         row: where it came from.
         grid: working grid of ``image`` and ``label``.
         image: (1, *S) float16, normalised to [0, 1].
-        label: (*S) int16 class index 0..K-1, -1 unlabelled.
+        label: (*S) int16 mask value, -1 unlabelled.
     """
 
     row: Row
@@ -87,15 +87,23 @@ def whole_numbers(array: NDArray[Any], name: str) -> NDArray[np.integer]:
     return values
 
 
-def class_values(masks: Sequence[NDArray[np.integer]], kind: LabelKind) -> tuple[int, ...]:
+def known_values(mask: NDArray[np.integer], kind: LabelKind) -> NDArray[np.int16]:
+    """A mask (*S) with -1 where nothing is known."""
+    values = mask.astype(np.int16)
+    if kind == "scribbles":
+        values[values == 0] = UNLABELLED
+    return values
+
+
+def class_values(masks: Iterable[NDArray[np.integer]]) -> tuple[int, ...]:
     """The mask values that are classes, ascending: what channel k of a network stands for."""
-    found = {int(value) for mask in masks for value in np.unique(mask)}
-    return tuple(sorted(found | {0} if kind == "dense" else found - {0}))
+    return tuple(sorted({int(value) for mask in masks for value in np.unique(mask)} - {UNLABELLED}))
 
 
 def to_indices(mask: NDArray[np.integer], values: Sequence[int]) -> NDArray[np.int16]:
     """Mask values (*S) -> class indices, -1 where the value is no class."""
-    table = np.full(max(int(mask.max(initial=0)), *values) + 1, UNLABELLED, np.int16)
+    # one entry more than needed: the value -1 addresses the last one
+    table = np.full(max(int(mask.max(initial=0)), *values) + 2, UNLABELLED, np.int16)
     table[list(values)] = np.arange(len(values))
     indices: NDArray[np.int16] = table[mask]
     return indices
@@ -104,7 +112,7 @@ def to_indices(mask: NDArray[np.integer], values: Sequence[int]) -> NDArray[np.i
 def to_working_grid(
     row: Row,
     volume: Volume,
-    indices: NDArray[np.int16],
+    label: NDArray[np.int16],
     spacing_range: tuple[float, float],
     scratch: Path | None = None,
 ) -> LabelledVolume:
@@ -115,7 +123,7 @@ def to_working_grid(
     Args:
         row: where the scan came from.
         volume: the scan; several channels are averaged.
-        indices: (*S) class index per voxel of the scan, -1 unlabelled.
+        label: (*S) mask value per voxel of the scan, -1 unlabelled.
         spacing_range: of the encoder, mm.
         scratch: folder for memory-mapped arrays, so that cohorts need not fit into memory; None keeps
             them in memory.
@@ -123,20 +131,23 @@ def to_working_grid(
     array = volume.array if len(volume.array) == 1 else volume.array.mean(axis=0, keepdims=True)
     normalizer = Normalizer.fit(array, volume.modality)
     native, grid = volume.geometry, working_geometry(volume.geometry, spacing_range)
-    label = indices
     if grid is not native:
         array = interpolate(array, interpolation_matrices(native, grid))
-        label = resample_nearest(indices[None], native, grid)[0]
-        painted = np.argwhere(indices >= 0)
-        if (label >= 0).any() or len(painted):
-            ratio = np.asarray(grid.shape) / np.asarray(native.shape)
-            cell = np.minimum(((painted + 0.5) * ratio).astype(np.intp), np.asarray(grid.shape) - 1)
-            lost = label[tuple(cell.T)] < 0
-            label[tuple(cell[lost].T)] = indices[tuple(painted[lost].T)]
+        label = _resampled(label, native, grid)
     image = normalizer(array).astype(np.float16)
     if scratch is not None:
         image, label = _mapped(scratch, "image", image), _mapped(scratch, "label", label)
     return LabelledVolume(row, grid, image, label)
+
+
+def _resampled(label: NDArray[np.int16], native: Geometry, grid: Geometry) -> NDArray[np.int16]:
+    nearest: NDArray[np.int16] = resample_nearest(label[None], native, grid)[0]
+    painted = np.argwhere(label >= 0)
+    ratio = np.asarray(grid.shape) / np.asarray(native.shape)
+    cell = np.minimum(((painted + 0.5) * ratio).astype(np.intp), np.asarray(grid.shape) - 1)
+    lost = nearest[tuple(cell.T)] < 0
+    nearest[tuple(cell[lost].T)] = label[tuple(painted[lost].T)]
+    return nearest
 
 
 def _mapped(folder: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medssl.data.labelled import UNLABELLED, LabelledVolume
+from medssl.data.labelled import UNLABELLED, LabelledVolume, to_indices
 from medssl.errors import InputError
 from medssl.protocols import Batch
 
@@ -24,6 +24,7 @@ class PatchLoader:
 
     Args:
         volumes: labelled volumes of one dimension.
+        values: mask value of each class index.
         crop: voxels per axis of a patch.
         batch_size: patches per step.
         seed: of all draws.
@@ -37,6 +38,7 @@ class PatchLoader:
     def __init__(
         self,
         volumes: Sequence[LabelledVolume],
+        values: Sequence[int],
         crop: tuple[int, ...],
         batch_size: int,
         *,
@@ -46,6 +48,7 @@ class PatchLoader:
         if not volumes:
             raise InputError("there is no labelled volume to train on")
         self.volumes = tuple(volumes)
+        self.values = tuple(values)
         self.crop = crop
         self.batch_size = batch_size
         self.seed = seed
@@ -62,7 +65,7 @@ class PatchLoader:
             step += 1
 
     def batch(self, step: int) -> Batch:
-        """The patches of one step: image (B, 1, *crop), label (B, 1, *crop) with -1 unlabelled."""
+        """The patches of one step: image (B, 1, *crop), label (B, 1, *crop) index, -1 unlabelled."""
         rng = np.random.default_rng([self.seed, step])
         images, labels, chosen = [], [], []
         for _ in range(self.batch_size):
@@ -109,7 +112,7 @@ class PatchLoader:
         image = np.zeros((len(volume.image), *self.crop), np.float32)
         label = np.full(self.crop, UNLABELLED, np.int16)
         image[(slice(None), *target)] = volume.image[(slice(None), *inside)]
-        label[target] = volume.label[inside]
+        label[target] = to_indices(volume.label[inside], self.values)
         return image, label
 
 

@@ -42,20 +42,20 @@ def sliding_window(
     """
     shape = image.shape[1:]
     inside = tuple(min(n, s) for n, s in zip(shape, size, strict=True))
-    corner = tuple(slice(0, n) for n in inside)
+    corner: tuple[slice, ...] = tuple(slice(0, n) for n in inside)
     step = tuple(max(1, int(n * (1 - overlap))) for n in inside)
     weight = compute_importance_map(tuple(size), mode="gaussian", sigma_scale=0.125, dtype=torch.float32)
     weight = weight.clamp_min(float(weight[weight > 0].min()))[corner]
-    boxes = dense_patch_slices(shape, inside, step)
+    boxes: list[tuple[slice, ...]] = dense_patch_slices(shape, inside, step)
     if wanted is not None:
         boxes = [box for box in boxes if wanted[box].any()]
     total: Tensor | None = None
     count = torch.zeros(shape)
     for number, box in enumerate(boxes, start=1):
-        window = np.zeros((1, len(image), *size), np.float32)
-        window[0, :, *corner] = image[:, *box]
+        window = np.zeros((len(image), *size), np.float32)
+        window[:, *corner] = image[:, *box]
         with torch.no_grad():
-            found = network(torch.from_numpy(window).to(device))[0].float().cpu()
+            found = network(torch.from_numpy(window)[None].to(device))[0].float().cpu()
             found = found[:, *corner]
             if total is None:
                 total = torch.zeros((len(found), *shape))

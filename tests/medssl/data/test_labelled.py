@@ -9,6 +9,7 @@ from medssl.data.held_out import hold_out_voxels, nested_fraction, split_rows
 from medssl.data.labelled import (
     LabelledVolume,
     class_values,
+    known_values,
     read_labelled,
     to_indices,
     to_working_grid,
@@ -71,10 +72,10 @@ def test_masks_hold_whole_numbers():
 
 
 def test_classes_of_dense_masks_and_of_scribbles():
-    masks = [np.array([0, 2, 2]), np.array([0, 7])]
-    assert class_values(masks, "dense") == (0, 2, 7)
-    assert class_values(masks, "scribbles") == (2, 7)
-    np.testing.assert_array_equal(to_indices(np.array([0, 7, 2, 300]), (2, 7)), [-1, 1, 0, -1])
+    masks = [np.array([0, 2, 2], np.uint8), np.array([0, 7], np.uint8)]
+    assert class_values(known_values(mask, "dense") for mask in masks) == (0, 2, 7)
+    assert class_values(known_values(mask, "scribbles") for mask in masks) == (2, 7)
+    np.testing.assert_array_equal(to_indices(np.array([0, 7, 2, 300, -1]), (2, 7)), [-1, 1, 0, -1, -1])
     np.testing.assert_array_equal(to_indices(masks[0], (0, 2, 7)), [0, 1, 1])
 
 
@@ -114,11 +115,11 @@ def labelled(shape: tuple[int, ...], label: np.ndarray) -> LabelledVolume:
 def test_patches_are_a_function_of_seed_and_step(spatial_dims, rng):
     shape = (17, 20, 9)[:spatial_dims]
     volume = labelled(shape, rng.integers(-1, 3, shape).astype(np.int16))
-    loader = PatchLoader([volume], (8,) * spatial_dims, 3, seed=5)
+    loader = PatchLoader([volume], (0, 1, 2), (8,) * spatial_dims, 3, seed=5)
     stream = loader.batches(2)
     for step in (2, 3):
         batch = next(stream)
-        again = PatchLoader([volume], (8,) * spatial_dims, 3, seed=5).batch(step)
+        again = PatchLoader([volume], (0, 1, 2), (8,) * spatial_dims, 3, seed=5).batch(step)
         np.testing.assert_array_equal(batch.image, again.image)
         np.testing.assert_array_equal(batch.label, again.label)
     assert not np.array_equal(loader.batch(0).image, loader.batch(1).image)
@@ -128,7 +129,7 @@ def test_patches_are_a_function_of_seed_and_step(spatial_dims, rng):
 def test_patches_are_cut_where_they_say(rng):
     shape = (17, 20)
     volume = labelled(shape, rng.integers(0, 3, shape).astype(np.int16))
-    batch = PatchLoader([volume], (8, 24), 4).batch(0)
+    batch = PatchLoader([volume], (0, 1, 2), (8, 24), 4).batch(0)
     for image, label in zip(batch.image[:, 0].numpy(), batch.label[:, 0].numpy(), strict=True):
         known = label >= 0
         assert known.sum() == 8 * 20, "the volume is narrower than the patch"
@@ -140,7 +141,7 @@ def test_patches_are_cut_where_they_say(rng):
 def test_rare_classes_are_seen_as_often_as_common_ones():
     label = np.zeros((40, 40), np.int16)
     label[20, 20], label[5, 5] = 1, 2
-    loader = PatchLoader([labelled((40, 40), label)], (9, 9), 1, foreground=1.0)
+    loader = PatchLoader([labelled((40, 40), label)], (0, 1, 2), (9, 9), 1, foreground=1.0)
     seen = [np.unique(loader.batch(step).label) for step in range(300)]
     for index in (1, 2):
         assert 0.25 < np.mean([index in classes for classes in seen]) < 0.45
@@ -148,9 +149,9 @@ def test_rare_classes_are_seen_as_often_as_common_ones():
 
 def test_a_volume_without_labels_is_refused():
     with pytest.raises(InputError, match="no labelled voxel"):
-        PatchLoader([labelled((4, 4), np.full((4, 4), -1, np.int16))], (4, 4), 1)
+        PatchLoader([labelled((4, 4), np.full((4, 4), -1, np.int16))], (0, 1), (4, 4), 1)
     with pytest.raises(InputError, match="no labelled volume"):
-        PatchLoader([], (4, 4), 1)
+        PatchLoader([], (0, 1), (4, 4), 1)
 
 
 def rows(count: int, split: str = "train") -> list[Row]:

@@ -48,7 +48,7 @@ def blobs(spatial_dims: int, *, share: float = 1.0) -> LabelledVolume:
 def test_overfits_dense_masks_and_scribbles(spatial_dims, share):
     model = task(spatial_dims, rotation=0, scaling=1, intensity=False)
     assert isinstance(model, Task)
-    loader = PatchLoader([blobs(spatial_dims, share=share)], (32,) * spatial_dims, 2)
+    loader = PatchLoader([blobs(spatial_dims, share=share)], (0, 1, 2), (32,) * spatial_dims, 2)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
     begin, totals = time.perf_counter(), []
@@ -111,7 +111,9 @@ def test_views_are_reproducible_and_move_label_with_image(spatial_dims):
 def test_frozen_steps_leave_the_encoder_and_train_the_decoder():
     model = task(2)
     model.frozen_steps = 1
-    views = model.views(PatchLoader([blobs(2)], (32, 32), 2).batch(0), torch.Generator().manual_seed(0))
+    views = model.views(
+        PatchLoader([blobs(2)], (0, 1, 2), (32, 32), 2).batch(0), torch.Generator().manual_seed(0)
+    )
     model(views, 0).total.backward()
     assert all(p.grad is None for p in model.network.encoder.parameters())
     assert all(p.grad is not None for p in model.network.segmentation.parameters())
@@ -124,7 +126,9 @@ def test_frozen_statistics_stay():
     model.freeze_statistics = True
     model.train()
     before = {k: v.clone() for k, v in model.network.encoder.named_buffers()}
-    views = model.views(PatchLoader([blobs(2)], (32, 32), 2).batch(0), torch.Generator().manual_seed(0))
+    views = model.views(
+        PatchLoader([blobs(2)], (0, 1, 2), (32, 32), 2).batch(0), torch.Generator().manual_seed(0)
+    )
     model(views, 0)
     for name, value in model.network.encoder.named_buffers():
         torch.testing.assert_close(value, before[name])
@@ -133,7 +137,9 @@ def test_frozen_statistics_stay():
 
 def test_deep_supervision_adds_levels():
     model = task(2, supervised_levels=3)
-    views = model.views(PatchLoader([blobs(2)], (32, 32), 2).batch(0), torch.Generator().manual_seed(0))
+    views = model.views(
+        PatchLoader([blobs(2)], (0, 1, 2), (32, 32), 2).batch(0), torch.Generator().manual_seed(0)
+    )
     model(views, 0).total.backward()
     assert all(head.weight.grad.abs().sum() > 0 for head in model.network.segmentation)
 
