@@ -25,6 +25,7 @@ from medssl.store.atomic import atomic_file, write_atomically
 
 FORMAT = "medssl-cache-1"
 SHARD_BYTES = 1 << 31
+_REMEMBERED = 4096  # volumes whose place is kept at hand
 _PAGE = 4096  # volumes begin on a page, so that a crop maps no page of its neighbour
 
 ENTRY = np.dtype(
@@ -162,6 +163,7 @@ class Cache:
         self.config = config
         self._dtype = np.dtype(config.dtype)
         self._shards: dict[int, NDArray[np.uint8]] = {}
+        self._known: dict[int, tuple[NDArray[np.generic], tuple[int, int, int], tuple[int, ...]]] = {}
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -190,17 +192,25 @@ class Cache:
 
     def shape(self, row: int) -> tuple[int, int, int]:
         """Voxels per axis of one volume; an image has one slice."""
-        z, y, x = self.entries["shape"][row].tolist()
-        return z, y, x
+        return self._voxels(row)[1]
 
     def read(self, row: int, start: tuple[int, ...], size: tuple[int, ...]) -> NDArray[np.float32]:
         """A box of one volume, in [0, 1]; it must lie inside the volume."""
-        entry = self.entries[row]
-        shape = self.shape(row)
-        count = int(np.prod(shape))
-        offset = int(entry["offset"])
-        raw = self._shard(int(entry["shard"]))[offset : offset + count * self._dtype.itemsize]
-        return decode(read_box(raw.view(self._dtype), shape, chunk_shape(shape), start, size))
+        flat, shape, chunk = self._voxels(row)
+        return decode(read_box(flat, shape, chunk, start, size))
+
+    def _voxels(self, row: int) -> tuple[NDArray[np.generic], tuple[int, int, int], tuple[int, ...]]:
+        """Flat voxels, shape and chunk of one volume; looking into the records costs as much as a small crop."""
+        known = self._known.get(row)
+        if known is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            entry = self.entries[row]
+            z, y, x = (int(n) for n in entry["shape"])
+            offset = int(entry["offset"])
+            raw = self._shard(int(entry["shard"]))[offset : offset + z * y * x * self._dtype.itemsize]
+            known = self._known[row] = (raw.view(self._dtype), (z, y, x), chunk_shape((z, y, x)))
+        return known
 
     def _shard(self, number: int) -> NDArray[np.uint8]:
         if number not in self._shards:

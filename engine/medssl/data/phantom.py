@@ -129,20 +129,24 @@ def _organs(shape: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np
 def _lesions(
     organs: NDArray[np.uint8], count: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], tuple[Box, ...]]:
-    """Spheres within one organ each, at least two voxels away from its border and from each other."""
+    """Spheres within one organ each, at least one voxel away from its border and from each other."""
     instances = np.zeros(organs.shape, dtype=np.uint8)
     ids = {name: number for number, name in ORGANS.items()}
     boxes = []
     for number in range(1, count + 1):
         organ = tuple(_LESION_HOUNSFIELD)[(number - 1) % len(_LESION_HOUNSFIELD)]
         width = int(rng.integers(_LESION_WIDTHS[0], _LESION_WIDTHS[1] + 1))
-        corner = _free_place((organs == ids[organ]) & (instances == 0), width + 4, rng)
+        allowed = (organs == ids[organ]) & (instances == 0)
+        corner = _free_place(allowed, width + 2, rng)
+        while corner is None and width > _LESION_WIDTHS[0]:  # a coarse grid has room for small ones only
+            width -= 1
+            corner = _free_place(allowed, width + 2, rng)
         if corner is None:
             raise ValueError(f"{count} lesions do not fit into a phantom of {organs.shape} voxels")
         steps = np.arange(width) - (width - 1) / 2
         squares = np.meshgrid(steps**2, steps**2, steps**2, indexing="ij")
         ball = sum(squares) <= (width / 2) ** 2
-        part = tuple(slice(start + 2, start + 2 + width) for start in corner)
+        part = tuple(slice(start + 1, start + 1 + width) for start in corner)
         instances[part][ball] = number
         box = box_of(instances == number, f"{organ} lesion")
         if box is not None:
