@@ -1,12 +1,18 @@
-"""What the documents say is true: links lead somewhere, tox environments exist."""
+"""What the documents say is true: links lead somewhere, commands and environments exist, code compiles."""
 
 from __future__ import annotations
 
+import ast
 import configparser
 import re
+import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from medssl.cli import COMMANDS
+from medssl.config.arguments import parse
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "weights").rglob("*.md")])
@@ -26,3 +32,29 @@ def test_named_tox_environments_exist(document: Path) -> None:
     tox.read(ROOT / "tox.ini")
     named = ENVIRONMENT.findall(document.read_text(encoding="utf-8"))
     assert [name for name in named if not tox.has_section(f"testenv:{name}")] == []
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", document.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_have_their_options(document: Path) -> None:
+    for line in "".join(blocks(document, "console")).splitlines():
+        program, *words = shlex.split(line, comments=True)
+        if program == "medssl" and not words[0].isupper():
+            module, _, name = COMMANDS[words[0]].config.partition(":")
+            model = getattr(import_module(module), name)
+            parse(model, f"medssl {words[0]}", "", words[1:])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_compiles_and_its_names_exist(document: Path) -> None:
+    import medssl
+
+    for block in blocks(document, "python"):
+        tree = ast.parse(block)
+        used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+        names = [n.attr for n in used if isinstance(n.value, ast.Name) and n.value.id == "medssl"]
+        assert [name for name in names if not hasattr(medssl, name)] == []
