@@ -42,7 +42,8 @@ class CropBoxes:
     def relative(self, points: Tensor) -> Tensor:
         """Where image coordinates (B, P, n) lie in the boxes: 0 is a box's first border, 1 its last."""
         offset = (points - self.centre[:, None]).mT
-        return torch.linalg.solve(self.axes, offset).mT + 0.5
+        relative: Tensor = torch.linalg.solve(self.axes, offset).mT + 0.5
+        return relative
 
 
 def draw_boxes(
@@ -98,8 +99,10 @@ def crop(
     Returns:
         One (B, C, *size) per entry of ``boxes``. Outside the image the border value goes on.
     """
-    points = torch.cat([cell_centres(b, size) for b in boxes], dim=1)  # (B, V * size_0, ..., n)
-    sampled = _sample(x, points.to(x.device), mode)  # (B, C, V * size_0, ...)
+    # Boxes travel to the image's device; a grid of points made here would be thousands of times larger.
+    near = [b.to(b.centre.new_empty(0, device=x.device)) for b in boxes]
+    points = torch.cat([cell_centres(b, size) for b in near], dim=1)  # (B, V * size_0, ..., n)
+    sampled = _sample(x, points, mode)  # (B, C, V * size_0, ...)
     return list(sampled.chunk(len(boxes), dim=2))
 
 
@@ -142,10 +145,12 @@ def sample_at(features: Tensor, boxes: CropBoxes, points: Tensor) -> tuple[Tenso
 
 def _sample(x: Tensor, points: Tensor, mode: Literal["linear", "nearest"]) -> Tensor:
     """Values at image coordinates (B, *G, n), as (B, C, *G)."""
+    # Coordinates in half precision would be off by a voxel.
+    source = x if x.dtype in {torch.float32, torch.float64} else x.float()
     # grid_sample wants (x, y, z) in [-1, 1]; "bilinear" means linear in any dimension.
     values = functional.grid_sample(
-        x if x.is_floating_point() else x.float(),
-        (2 * points - 1).flip(-1).to(x.dtype if x.is_floating_point() else torch.float32),
+        source,
+        (2 * points - 1).flip(-1).to(source.dtype),
         mode="bilinear" if mode == "linear" else "nearest",
         padding_mode="border",
         align_corners=False,
