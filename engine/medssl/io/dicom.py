@@ -37,7 +37,7 @@ def list_dicom(path: Path) -> list[SeriesInfo]:
     Args:
         path: a folder, or a DICOM file.
     """
-    found = scan(files_below(path) if path.is_dir() else [path])
+    found = scan(files_below(path)) if path.is_dir() else _around(path, [])
     images = [_image_info(choice) for choice in _choices(found)]
     refused = [
         SeriesInfo(one.uid, one.modality, one.description, one.files, reason=f"{one.refusal}, not an image")
@@ -59,14 +59,11 @@ def read_dicom(path: Path, series: str | None = None, frame: int = 0) -> Volume:
         InputError: no image, no such series or frame, or slices that do not make a volume.
     """
     notes: list[str] = []
-    if path.is_dir():
-        found = scan(files_below(path))
-    else:
-        found, series = _around(path, series, notes)
+    found = scan(files_below(path)) if path.is_dir() else _around(path, notes)
     choices = _choices(found)
     choice = _chosen(path, found, choices, series)
     if found.unreadable:
-        notes.append(f"{found.unreadable} damaged DICOM files were left out")
+        notes.append(f"damaged DICOM files left out: {found.unreadable}")
     if series is None and len(choices) > 1:
         notes.append(
             f"{len(choices)} series here: this is {choice.stack.uid}, the largest; choose another by its uid"
@@ -79,14 +76,14 @@ def read_dicom(path: Path, series: str | None = None, frame: int = 0) -> Volume:
         raise InputError(f"{path}: {error}") from error
 
 
-def _around(path: Path, series: str | None, notes: list[str]) -> tuple[Scan, str | None]:
+def _around(path: Path, notes: list[str]) -> Scan:
     """The series that one file belongs to: files beside it, unless it holds all slices itself."""
     alone = scan([path])
     if not alone.series:
         raise InputError(f"{path}: not a DICOM file, or damaged: copy it again")
     own = alone.series[0]
     if own.refusal or len(own.frames) > 1 or not own.uid:
-        return alone, series
+        return alone
     siblings = []
     for candidate in sorted(path.parent.iterdir()):
         if candidate.is_file() and not candidate.name.startswith("."):
@@ -95,7 +92,7 @@ def _around(path: Path, series: str | None, notes: list[str]) -> tuple[Scan, str
     same = tuple(one for one in together.series if one.uid == own.uid)
     if same and same[0].files > 1:
         notes.append(f"the file is one of {same[0].files} of its series: the whole series was read")
-    return Scan(same, together.unreadable, together.others), series or own.uid
+    return Scan(same, together.unreadable, together.others)
 
 
 def _choices(found: Scan) -> list[_Choice]:

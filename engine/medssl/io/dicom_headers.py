@@ -146,6 +146,8 @@ def read_header(path: Path) -> Header | None:
             return None
         handle.seek(0)
         fields = pydicom.dcmread(handle, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+        if "SOPClassUID" not in fields and "Rows" not in fields:
+            raise InvalidDicomError("neither an image nor any other known object")
         return Header(path, fields, _native_pixels(fields, handle))
 
 

@@ -74,7 +74,7 @@ def stacks(series: Series) -> list[Stack]:
     """The stacks of a series, largest first; localisers and stray sizes become stacks of their own."""
     unique = {(frame.instance, frame.index): frame for frame in series.frames}
     copies = len(series.frames) - len(unique)
-    notes = (f"{copies} duplicate files were left out",) if copies else ()
+    notes = (f"duplicate files left out: {copies}",) if copies else ()
     found = [
         stack for group in _parallel(unique.values()) for stack in _ordered(group, series.modality, notes)
     ]

@@ -5,13 +5,21 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medssl.errors import InputError
 
 _HEADER_BYTES = 540
-_CHUNK = 1 << 20
+_CHUNK = 1 << 22
+_FLOATS = (16, 64)
+"""NIfTI codes of 32- and 64-bit floats."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,7 @@ class NiftiHeader:
     Args:
         shape: voxels per axis in file order, x first.
         spacing: mm of the first three axes.
+        dtype: numpy type of a stored number where it is a float, otherwise None.
         bits: bits per voxel.
         offset: byte at which the voxels begin.
         has_orientation: whether the file states where it lies in the patient (qform or sform).
@@ -28,6 +37,7 @@ class NiftiHeader:
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
+    dtype: np.dtype[Any] | None
     bits: int
     offset: int
     has_orientation: bool
@@ -52,7 +62,7 @@ def check_nifti(path: Path) -> NiftiHeader:
     """
     packed = path.name.lower().endswith(".gz")
     try:
-        with gzip.open(path) if packed else path.open("rb") as handle:
+        with _opened(path) as handle:
             header = _parse(handle.read(_HEADER_BYTES))
     except (OSError, EOFError, zlib.error):
         header = None
@@ -69,18 +79,50 @@ def check_nifti(path: Path) -> NiftiHeader:
     return header
 
 
+def holes_of(path: Path, header: NiftiHeader) -> NDArray[np.bool_] | None:
+    """Where a float file holds NaN or infinity; None where it nowhere does.
+
+    nifticlib turns such voxels into 0 without a word, and 0 HU is water.
+
+    Returns:
+        (N, z, y, x) or (N, y, x), N being the product of the axes beyond the third.
+    """
+    if header.dtype is None:
+        return None
+    found = []
+    with _opened(path) as handle:
+        handle.seek(header.offset)
+        left = header.expected_bytes - header.offset
+        while left > 0 and (chunk := handle.read(min(_CHUNK, left))):
+            left -= len(chunk)
+            found.append(~np.isfinite(np.frombuffer(chunk, header.dtype)))
+    holes = np.concatenate(found)
+    return holes.reshape(-1, *header.shape[2::-1]) if holes.any() else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The uncompressed content of a file."""
+    with path.open("rb") as file:
+        if not path.name.lower().endswith(".gz"):
+            yield file
+            return
+        with gzip.open(file) as unpacked:
+            yield unpacked  # type: ignore[misc]  # GzipFile is an IO[bytes] in all but name
+
+
 def _parse(data: bytes) -> NiftiHeader | None:
     """Fields of a NIfTI-1 or NIfTI-2 header in either byte order, None where it is neither."""
     for order in "<>":
         if len(data) >= 348 and struct.unpack(order + "i", data[:4])[0] == 348:
             dim = struct.unpack(order + "8h", data[40:56])
-            (bits,) = struct.unpack(order + "h", data[72:74])
+            code, bits = struct.unpack(order + "2h", data[70:74])
             pixdim = struct.unpack(order + "8f", data[76:108])
             offset = int(struct.unpack(order + "f", data[108:112])[0])
             codes = struct.unpack(order + "2h", data[252:256])
             single = data[344:347] == b"n+1"
         elif len(data) >= 540 and struct.unpack(order + "i", data[:4])[0] == 540:
-            (bits,) = struct.unpack(order + "h", data[14:16])
+            code, bits = struct.unpack(order + "2h", data[12:16])
             dim = struct.unpack(order + "8q", data[16:80])
             pixdim = struct.unpack(order + "8d", data[104:168])
             (offset,) = struct.unpack(order + "q", data[168:176])
@@ -92,7 +134,8 @@ def _parse(data: bytes) -> NiftiHeader | None:
         if not single or not 1 <= count <= 7 or min(dim[1 : count + 1]) < 1:
             return None
         spacing = tuple(abs(value) for value in pixdim[1 : min(count, 3) + 1])
-        return NiftiHeader(dim[1 : count + 1], spacing, bits, offset, any(code > 0 for code in codes))
+        dtype = np.dtype(f"{order}f{bits // 8}") if code in _FLOATS else None
+        return NiftiHeader(dim[1 : count + 1], spacing, dtype, bits, offset, max(codes) > 0)
     return None
 
 

@@ -15,7 +15,7 @@ from medssl.errors import InputError
 from medssl.io.atomic import replacing
 from medssl.io.axes import from_lps, lps_direction, lps_origin, lps_spacing
 from medssl.io.formats import PICTURES, VOLUMES, WRITABLE_PICTURES, image_suffix
-from medssl.io.nifti import check_nifti
+from medssl.io.nifti import check_nifti, holes_of
 from medssl.io.quiet import quiet_libraries
 from medssl.io.values import compact, finite, grey, guess_modality
 from medssl.volume import Geometry, Volume
@@ -38,13 +38,20 @@ def read_image(path: Path, frame: int = 0) -> Volume:
     """
     suffix = image_suffix(path)
     notes: list[str] = []
-    if VOLUMES.get(suffix) == "NiftiImageIO" and not check_nifti(path).has_orientation:
-        notes.append("the file states no orientation: left and right may be swapped")
+    holes = None
+    if VOLUMES.get(suffix) == "NiftiImageIO":
+        header = check_nifti(path)
+        holes = holes_of(path, header)
+        if not header.has_orientation:
+            notes.append("the file states no orientation: left and right may be swapped")
     image, frames = _load(path, suffix, frame)
     if frames > 1:
         notes.append(f"the file holds {frames} volumes: this is frame {frame}, counted from 0")
     try:
-        array, note = finite(_channels_first(image))
+        array = _channels_first(image)
+        if holes is not None:
+            array[holes if len(holes) == len(array) else holes[frame : frame + 1]] = np.nan
+        array, note = finite(array)
         is_picture = suffix in PICTURES
         if is_picture and array.shape[0] > 1:
             array, colour_note = _as_grey(array)
@@ -123,9 +130,9 @@ def _explain(path: Path, message: str) -> InputError | MemoryError:
         return InputError(
             f"{path}: the voxel axes are not at right angles (sheared): resample the scan first"
         )
-    return InputError(
-        f"{path}: not a readable {image_suffix(path)} image, or truncated: export or copy it again"
-    )
+    suffix = image_suffix(path)
+    lost = ", or its data file is missing" if suffix in (".mhd", ".nhdr") else ""
+    return InputError(f"{path}: not a readable {suffix} image, or truncated{lost}: export or copy it again")
 
 
 def _channels_first(image: sitk.Image) -> NDArray[Any]:

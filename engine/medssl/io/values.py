@@ -101,7 +101,7 @@ def guess_modality(array: NDArray[Any], name: str) -> tuple[str, str]:
     if not named and low <= (-200 if whole else -500) and high > 0:
         return (
             "CT",
-            f"modality not stated: taken as CT, values look like Hounsfield units ({low:g} to {high:g})",
+            f"modality not stated: taken as CT, values look like Hounsfield units ({low:.0f} to {high:.0f})",
         )
     if whole and low >= 0 and np.unique(sample).size <= 32:
         return "", ""

@@ -1,0 +1,86 @@
+"""Headers that ITK reads without complaint."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medssl.errors import InputError
+from medssl.io.nifti import check_nifti
+
+SHAPE = (5, 6, 7)
+
+
+def save(path, nifti=nib.Nifti1Image, affine=None):
+    values = np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+    nib.save(nifti(values, np.diag([2.0, 3.0, 4.0, 1.0]) if affine is None else affine), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("nifti", [nib.Nifti1Image, nib.Nifti2Image])
+def test_fields_agree_with_nibabel(tmp_path, suffix, nifti):
+    path = save(tmp_path / f"a{suffix}", nifti)
+
+    header = check_nifti(path)
+
+    assert header.shape == SHAPE
+    assert header.spacing == (2.0, 3.0, 4.0)
+    assert header.bits == 16
+    assert header.offset == nib.load(path).dataobj.offset
+    assert header.has_orientation
+
+
+def test_big_endian(tmp_path):
+    values = np.arange(24, dtype=">i2").reshape(2, 3, 4)
+    image = nib.Nifti1Image(values, np.eye(4), nib.Nifti1Header(endianness=">"))
+    nib.save(image, tmp_path / "big.nii")
+    assert check_nifti(tmp_path / "big.nii").shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("missing", [1, 200])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_missing_byte_is_noticed(tmp_path, suffix, missing):
+    path = save(tmp_path / f"a{suffix}")
+    data = gzip.decompress(path.read_bytes()) if suffix == ".nii.gz" else path.read_bytes()
+    data = data[:-missing]
+    path.write_bytes(gzip.compress(data) if suffix == ".nii.gz" else data)
+    with pytest.raises(InputError, match="truncated"):
+        check_nifti(path)
+
+
+def test_bytes_after_the_voxels_do_no_harm(tmp_path):
+    path = save(tmp_path / "a.nii.gz")
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + b"more"))
+    assert check_nifti(path).shape == SHAPE
+
+
+def test_several_gzip_members_are_one_file(tmp_path):
+    path = save(tmp_path / "a.nii.gz")
+    data = gzip.decompress(path.read_bytes())
+    path.write_bytes(gzip.compress(data[:400]) + gzip.compress(data[400:]))
+    assert check_nifti(path).shape == SHAPE
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_spacing_that_is_no_length_is_refused(tmp_path, value):
+    path = save(tmp_path / "a.nii")
+    data = bytearray(path.read_bytes())
+    data[88:92] = struct.pack("<f", value)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="spacing along z is not positive"):
+        check_nifti(path)
+
+
+@pytest.mark.parametrize("place", [0, 40, 344])
+def test_a_broken_header_is_refused(tmp_path, place):
+    path = save(tmp_path / "a.nii")
+    data = bytearray(path.read_bytes())
+    data[place : place + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="not a NIfTI file"):
+        check_nifti(path)
