@@ -122,7 +122,10 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
 
 def _method(config: PretrainConfig) -> tuple[MethodEntry, RunConfig]:
     from medssl.methods import METHODS
+    from medssl.nets.encoders import ENCODERS
 
+    if config.encoder not in ENCODERS:
+        raise InputError(f"--encoder {config.encoder}: unknown; choose from {', '.join(ENCODERS)}")
     if config.method not in METHODS:
         raise InputError(f"METHOD {config.method}: unknown; choose from {', '.join(METHODS)}")
     entry = METHODS[config.method]

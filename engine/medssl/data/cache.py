@@ -200,7 +200,7 @@ class Cache:
         return decode(read_box(flat, shape, chunk, start, size))
 
     def _voxels(self, row: int) -> tuple[NDArray[np.generic], tuple[int, int, int], tuple[int, ...]]:
-        """Flat voxels, shape and chunk of one volume; looking into the records costs as much as a small crop."""
+        """Flat voxels, shape and chunk of a volume; a look into the records costs as much as a small crop."""
         known = self._known.get(row)
         if known is None:
             if len(self._known) >= _REMEMBERED:

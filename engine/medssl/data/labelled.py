@@ -82,8 +82,8 @@ def whole_numbers(array: NDArray[Any], name: str) -> NDArray[np.integer]:
         values = rounded.astype(np.int32)
     elif values.dtype.kind == "b":
         values = values.astype(np.uint8)
-    if values.size and (values.min() < 0 or values.max() > np.iinfo(np.int16).max):
-        raise InputError(f"{name} holds {values.min()} to {values.max()}; classes are numbered from 0")
+    if values.size and (values.min() < 0 or values.max() > 255):
+        raise InputError(f"{name} holds {values.min()} to {values.max()}; classes are numbered 0 to 255")
     return values
 
 

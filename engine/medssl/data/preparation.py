@@ -145,7 +145,8 @@ def prepare_row(row: Row, config: CacheConfig) -> Prepared | str:
     try:
         return prepare_volume(read_volume(row.image), row.modality, config)
     except (InputError, OSError, ValueError, RuntimeError, MemoryError) as error:
-        return " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return reason.removeprefix(f"{row.image}: ")  # the list of failures names it already
 
 
 def prepare_cache(

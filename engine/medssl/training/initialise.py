@@ -21,7 +21,7 @@ def initialise(backbone: nn.Module, weights: str) -> str:
         One line: how many matched, which were missing or of another shape.
 
     Raises:
-        InputError: nothing matched.
+        InputError: no convolution or linear weight matched.
     """
     record = resolve(weights)
     state = backbone.state_dict()
@@ -33,9 +33,9 @@ def initialise(backbone: nn.Module, weights: str) -> str:
     wanted = [key for key in state if not key.endswith("num_batches_tracked")]
     matched = [key for key in wanted if key in given and given[key].shape == state[key].shape]
     reshaped = [key for key in wanted if key in given and given[key].shape != state[key].shape]
-    if not matched:
+    if not any(state[key].ndim > 1 for key in matched):  # biases alone fit by accident: 2D into 3D
         raise InputError(
-            f"--init {weights}: none of its tensors fits this model (it holds {record.metadata['encoder']}); "
+            f"--init {weights}: none of its weights fits this model (it holds {record.metadata['encoder']}); "
             "choose the same --encoder and --dims"
         )
     with torch.no_grad():

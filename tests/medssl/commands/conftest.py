@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medssl.config.pretrain import PretrainConfig
+from medssl.io import write_volume
+from medssl.volume import Geometry, Volume
+
+SETTINGS = {
+    "global_size": 16,
+    "local_size": 16,
+    "local_count": 1,
+    "freeze_prototypes_steps": 1,
+    "cells_per_crop": 16,
+    "crops": {"prototypes": 8, "hidden": 16, "dim": 8, "queue_length": 8},
+    "cells": {"prototypes": 8, "hidden": 16, "dim": 8, "weight": 1.0},
+}
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """A data table of two CT and two MR scans of blobs, on disk as NIfTI."""
+    rng = np.random.default_rng(0)
+    lines = ["image,subject,modality,group,split"]
+    for number in range(4):
+        modality = ("CT", "MR")[number % 2]
+        array = np.kron(rng.uniform(0, 200, (8, 8, 8)), np.ones((4, 4, 4))).astype(np.int16)
+        volume = Volume(array[None], Geometry.from_arrays(array.shape, (1.0, 0.9, 1.1)), modality)
+        write_volume(volume, tmp_path / f"{number}.nii.gz")
+        lines.append(f"{number}.nii.gz,s{number},{modality},{modality.lower()},train")
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(lines) + "\n")
+    return table
+
+
+@pytest.fixture
+def pretrain_config(scans: Path, tmp_path: Path):
+    def make(spatial_dims: int = 3, **changes: object) -> PretrainConfig:
+        values: dict[str, object] = {
+            "method": "swav",
+            "data": scans,
+            "out": tmp_path / "run",
+            "dims": spatial_dims,
+            "encoder": "tiny",
+            "device": "cpu",
+            "settings": SETTINGS,
+            "training": {"steps": 4, "batch_size": 4, "checkpoint_every": 2, "log_every": 1},
+            "sampling": {"crop": 24},
+        }
+        return PretrainConfig.model_validate({**values, **changes})
+
+    return make

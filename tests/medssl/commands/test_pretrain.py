@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from medssl.commands import pretrain
+from medssl.config.pretrain import PretrainConfig
+from medssl.errors import InputError
+from medssl.inference.load import load_encoder
+from medssl.jobs.progress import drain
+from medssl.store.runs import Run
+from medssl.training.checkpoint import load_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def _short_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrain, "_CALIBRATION_BATCHES", 2)
+
+
+def tensors(run: Path) -> dict[str, torch.Tensor]:
+    values = load_checkpoint(Run(run))
+    assert values is not None
+    return values["model"]
+
+
+def assert_same(first: Path, second: Path) -> None:
+    ours, theirs = tensors(first), tensors(second)
+    assert ours.keys() == theirs.keys()
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_run_leaves_weights_that_load_with_head_prototypes_and_projection(
+    pretrain_config, spatial_dims: int
+) -> None:
+    config = pretrain_config(spatial_dims)
+    result = drain(pretrain.run(config))
+    assert (result.step, result.stopped) == (4, "")
+    assert json.loads(json.dumps(result.to_json()))["weights"] == str(result.weights)
+    loaded = load_encoder(config.out)
+    assert loaded.metadata["method"] == "swav"
+    assert loaded.metadata["modalities"] == ["CT", "MR"]
+    assert loaded.metadata["preprocessing"] == {"spacing_range": [0.5, 1.25]}
+    assert loaded.spatial_dims == spatial_dims
+    assert loaded.prototypes is not None
+    pyramid = loaded(torch.rand(1, 1, *(32,) * spatial_dims))
+    features = loaded.features(pyramid)
+    assert features.shape == (1, 64, *(8,) * spatial_dims)
+    assert features.isfinite().all()
+    assert loaded.prototypes(loaded.head(loaded.features.concatenated(pyramid))).shape[1] == 8
+    events = Run(config.out).events()
+    assert [event["step"] for event in events] == [1, 2, 3, 4]
+    resolved = PretrainConfig.from_yaml(config.out / "config.yaml")
+    assert resolved.settings["crops"]["epsilon"] == 0.05  # defaults are written out too
+
+
+def test_stopped_and_resumed_equals_uninterrupted(pretrain_config, tmp_path: Path) -> None:
+    drain(pretrain.run(pretrain_config(out=tmp_path / "whole")))
+    config = pretrain_config(out=tmp_path / "parts", data=tmp_path / "whole" / "cache")
+    steps = pretrain.run(config)
+    for progress in steps:
+        if progress.phase == "training" and progress.step == 3:
+            (config.out / "stop").touch()
+    assert Run(config.out).checkpoints()[-1].name == "step-00000004.pt"
+    steps = pretrain.run(pretrain_config(out=tmp_path / "again", data=tmp_path / "whole" / "cache"))
+    for progress in steps:
+        if progress.phase == "training" and progress.step == 2:
+            break
+    steps.close()
+    drain(pretrain.run(pretrain_config(resume=tmp_path / "again", data=tmp_path / "whole" / "cache")))
+    assert_same(tmp_path / "whole", tmp_path / "again")
+
+
+def test_init_copies_what_fits_and_refuses_when_nothing_does(pretrain_config, tmp_path: Path) -> None:
+    first = drain(pretrain.run(pretrain_config(out=tmp_path / "first")))
+    data = tmp_path / "first" / "cache"
+    second = pretrain_config(out=tmp_path / "second", data=data, init=str(tmp_path / "first"))
+    messages = [progress.message for progress in pretrain.run(second)]
+    count = sum(key.startswith("backbone.") and "num_batches" not in key for key in tensors(first.run))
+    assert any(f"{count} of {count} tensors matched" in message for message in messages)
+    with pytest.raises(InputError, match="none of its weights fits"):
+        drain(
+            pretrain.run(pretrain_config(2, out=tmp_path / "third", data=data, init=str(tmp_path / "first")))
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"method": "dino"}, "METHOD dino: unknown; choose from .*swav"),
+        ({"settings": {"colour": 1}}, "settings of swav: colour"),
+        ({"sampling": {"splits": ["val"]}}, "no row has split val"),
+        ({"data": Path("absent")}, "absent: no such file"),
+        ({"encoder": "huge"}, "--encoder huge"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(pretrain_config, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        drain(pretrain.run(pretrain_config(**changes)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed_from_its_last_checkpoint(pretrain_config, tmp_path: Path) -> None:
+    long = {"steps": 40, "batch_size": 4, "checkpoint_every": 2, "log_every": 1}
+    config = pretrain_config(out=tmp_path / "killed", training=long)
+    file = tmp_path / "config.yaml"
+    config.to_yaml(file)
+    command = [sys.executable, "-m", "medssl", "pretrain"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "--config", str(file)], env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list((config.out / "checkpoints").glob("*.pt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = len(Run(config.out).events())
+    assert 2 <= done < 40
+    subprocess.run([*command, "--resume", str(config.out)], env=environment, check=True, capture_output=True)
+    drain(pretrain.run(pretrain_config(out=tmp_path / "whole", training=long, data=config.out / "cache")))
+    assert_same(config.out, tmp_path / "whole")
+    assert (config.out / "exported" / "model.safetensors").is_file()
