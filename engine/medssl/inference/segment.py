@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from scipy import ndimage
 from torch import Tensor
 
 from medssl.errors import InputError
@@ -98,7 +99,12 @@ def load_segmenter(record: WeightsRecord, device: str | torch.device = "cpu") ->
 
 
 def segment_steps(
-    volume: Volume, segmenter: Segmenter, *, overlap: float = 0.25, window: int | None = None
+    volume: Volume,
+    segmenter: Segmenter,
+    *,
+    overlap: float = 0.25,
+    window: int | None = None,
+    wanted: NDArray[np.bool_] | None = None,
 ) -> Steps[Volume]:
     """Segment a volume: working grid, windows, probabilities to the source grid, the most likely class.
 
@@ -107,6 +113,7 @@ def segment_steps(
         segmenter: from `load_segmenter`; its device does the work.
         overlap: of the windows, in [0, 1).
         window: edge of the windows, voxels of the working grid.
+        wanted: (*S) voxels of the scan that matter; far from them the mask may be wrong.
 
     Returns:
         (1, *S) mask in the geometry of ``volume``.
@@ -122,7 +129,13 @@ def segment_steps(
     image, grid = working_image(volume, segmenter.spacing_range)
     size = window_size(grid.shape, segmenter.network.multiple, window or WINDOW[volume.spatial_dims])
     logits = yield from sliding_window(
-        image, segmenter.network, size, overlap=overlap, device=segmenter.device, phase="segmenting"
+        image,
+        segmenter.network,
+        size,
+        overlap=overlap,
+        device=segmenter.device,
+        wanted=None if wanted is None else _wanted_cells(wanted, volume.geometry, grid),
+        phase="segmenting",
     )
     mask = to_labels(logits, grid, volume.geometry, segmenter.values)
     return volume.with_array(mask[None], modality="", notes=())
@@ -173,6 +186,15 @@ def to_labels(
         rows = slice(low, low + thick)
         mask[rows] = names[interpolate(probabilities, (matrices[0][rows], *matrices[1:])).argmax(0)]
     return mask
+
+
+def _wanted_cells(wanted: NDArray[np.bool_], native: Geometry, grid: Geometry) -> NDArray[np.bool_]:
+    """Cells of the working grid that the wanted voxels are interpolated from."""
+    if grid is native:
+        return wanted
+    share = interpolate(wanted[None], interpolation_matrices(native, grid))[0]
+    cells: NDArray[np.bool_] = ndimage.binary_dilation(share > 0, iterations=1)
+    return cells
 
 
 def _belongs(key: str) -> bool:

@@ -63,7 +63,7 @@ def test_masks_hold_whole_numbers():
     np.testing.assert_array_equal(whole_numbers(np.array([[0.0, 2.0]]), "m"), [0, 2])
     with pytest.raises(InputError, match="fractions"):
         whole_numbers(np.array([[0.5, 2.0]]), "m")
-    with pytest.raises(InputError, match="numbered from 0"):
+    with pytest.raises(InputError, match="numbered 0 to 255"):
         whole_numbers(np.array([[-1, 2]]), "m")
     with pytest.raises(InputError, match="2 channels"):
         whole_numbers(np.zeros((2, 4)), "m")
