@@ -9,7 +9,9 @@ from pydantic import Field
 
 from medssl.config.command import CommandConfig
 
-KINDS = ("weights", "random", "raw", "filters")
+KindName = Literal["weights", "random", "raw", "filters"]
+
+KINDS: tuple[KindName, ...] = ("weights", "random", "raw", "filters")
 """Feature kinds in the order of the tables: the weights under test and what they are held against."""
 
 
@@ -29,9 +31,7 @@ class EvaluateConfig(CommandConfig):
     encoder: str = Field("default", description="weights under test: registry name, run folder or file")
     out: Path = Field(description="folder for results and embeddings")
     seeds: int = Field(5, ge=1, description="repetitions; each draws subject, voxels and random weights")
-    kinds: tuple[Literal["weights", "random", "raw", "filters"], ...] = Field(
-        KINDS, min_length=1, description="feature kinds to compare"
-    )
+    kinds: tuple[KindName, ...] = Field(KINDS, min_length=1, description="feature kinds to compare")
     tasks: tuple[str, ...] = Field(
         (), description="values of the column task to use; default: the first of each table"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +29,6 @@ class Case:
     subject: str
     volume: Volume
     label: NDArray[np.int16]
-
-    @cached_property
-    def content(self) -> str:
-        """Hash of the cut image and its grid: the key of what is computed from it."""
-        digest = hashlib.sha256(repr(self.volume.geometry).encode())
-        digest.update(self.volume.modality.encode())
-        digest.update(np.ascontiguousarray(self.volume.array).tobytes())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from medssl.evaluation.cohort import Case
 from medssl.evaluation.metrics import dice_scores, mean_dice
 from medssl.evaluation.sampling import largest_errors, sample_voxels
 
-Labels = NDArray[np.int16]
+Labels = NDArray[np.integer]
 
 
 class Segmenter(Protocol):

@@ -1,0 +1,107 @@
+"""The same encoder with random weights: what pre-training has to beat."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from medssl.errors import InputError
+from medssl.inference.embed import VolumeSource
+from medssl.inference.load import LoadedEncoder
+from medssl.nets.backbone import Backbone
+from medssl.nets.dense import DenseFeatures, fit_projection
+from medssl.nets.encoders import ENCODERS, ResidualEncoder, build_encoder
+from medssl.volume import Volume
+from medssl.volume.working_grid import SPACING_RANGE
+
+RANDOM_PREFIX = "random:"
+"""Names an architecture without weights: "random:small"."""
+
+_SIDE = {2: 512, 3: 96}  # of the box that is looked at in each volume, voxels
+_CELLS = 2_000  # per volume for the projection
+
+
+def random_encoder(size: str, spatial_dims: int) -> LoadedEncoder:
+    """An encoder of the family without weights, to be calibrated by `random_twin`.
+
+    Args:
+        size: "tiny", "small" or "base".
+        spatial_dims: 2 or 3.
+
+    Raises:
+        InputError: there is no such size.
+    """
+    if size not in ENCODERS:
+        raise InputError(f"--encoder {RANDOM_PREFIX}{size}: no such size; choose from {', '.join(ENCODERS)}")
+    encoder = build_encoder(size, spatial_dims)
+    return LoadedEncoder(
+        Backbone(encoder),
+        DenseFeatures(encoder.levels),
+        head=None,
+        prototypes=None,
+        metadata={"method": "random", "preprocessing": {"spacing_range": list(SPACING_RANGE)}},
+        signature=f"{RANDOM_PREFIX}{size}",
+        name=f"{RANDOM_PREFIX}{size}",
+    )
+
+
+@torch.no_grad()
+def random_twin(encoder: LoadedEncoder, volumes: Iterable[Volume], seed: int) -> LoadedEncoder:
+    """The architecture of ``encoder`` with weights drawn anew, made as good as random weights can be.
+
+    Running statistics are calibrated and the projection is fitted on the volumes themselves, without
+    labels; a random network with the initial statistics would be a straw man.
+
+    Args:
+        encoder: gives architecture, working spacing and device.
+        volumes: scans to calibrate on.
+        seed: of the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        twin = ResidualEncoder(**encoder.encoder.config)
+    twin.to(encoder.device).train()
+    norms = [m for m in twin.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # plain mean over the volumes
+    boxes = [_central_box(volume, encoder) for volume in volumes]
+    for box in boxes:
+        twin(torch.cat([box, box.flip(-1)]))  # with its mirror image: a level may have one cell only
+    twin.eval()
+    dense = DenseFeatures(twin.levels, encoder.features.out_channels).to(encoder.device)
+    fit_projection(dense, _sampled(dense, twin, boxes, seed))
+    digest = hashlib.sha256(repr((seed, sorted(encoder.encoder.config.items()))).encode())
+    for tensor in (*twin.state_dict().values(), dense.weight, dense.mean):
+        digest.update(tensor.cpu().numpy().tobytes())
+    return LoadedEncoder(
+        Backbone(twin),
+        dense,
+        head=None,
+        prototypes=None,
+        metadata={**encoder.metadata, "method": "random"},
+        signature=digest.hexdigest(),
+        name=f"random-{seed}",
+    )
+
+
+def _central_box(volume: Volume, encoder: LoadedEncoder) -> Tensor:
+    source = VolumeSource(volume, encoder)
+    side = _SIDE[volume.spatial_dims]
+    box = []
+    for size, stride in zip(source.shape, encoder.levels[-1].stride, strict=True):
+        start = max(0, size - side) // 2 // stride * stride
+        box.append((start, min(size, start + side)))
+    return source(tuple(box))
+
+
+def _sampled(
+    dense: DenseFeatures, encoder: ResidualEncoder, boxes: Iterable[Tensor], seed: int
+) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    for box in boxes:
+        cells = dense.concatenated(encoder(box))[0].flatten(1).T
+        yield cells[torch.randperm(len(cells), generator=generator)[:_CELLS].to(cells.device)]
