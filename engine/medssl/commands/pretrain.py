@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from medssl.data.dataset import Loader
     from medssl.methods import MethodEntry
 
-_CALIBRATION_BATCHES = 32
+_CALIBRATION_BATCHES = 16
 
 
 @dataclass(frozen=True)

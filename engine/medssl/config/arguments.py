@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import types
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import yaml
@@ -13,6 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from medssl.errors import InputError
+
+_METAVARS = {int: "N", float: "X", Path: "PATH"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,7 +75,8 @@ def _add_fields(parser: argparse.ArgumentParser, model: type[BaseModel], section
         elif get_origin(kind) is Literal:
             parser.add_argument(option, **_choice(kind), **shape)
         else:
-            parser.add_argument(option, metavar=name.upper().split("_")[-1], **shape)
+            metavar = _METAVARS.get(kind, name.upper().split("_")[-1])
+            parser.add_argument(option, metavar=metavar, **shape)
 
 
 def _without_none(annotation: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -100,7 +101,8 @@ def prepare_volume(volume: Volume, modality: str, config: CacheConfig) -> Prepar
     modality = modality or volume.modality
     array = volume.array if len(volume.array) == 1 else volume.array.mean(axis=0, keepdims=True)
     normalise = Normalizer.fit(array, modality)
-    grid = working_geometry(volume.geometry, config.spacing_range)
+    # training zooms by itself, so small fields are stored as they are
+    grid = working_geometry(volume.geometry, config.spacing_range, field_voxels=0)
     if grid is not volume.geometry:
         array = interpolate(array, interpolation_matrices(volume.geometry, grid))
     values = normalise(array)[0]
@@ -238,11 +240,16 @@ def _executor(workers: int, tasks: int) -> Iterator[Executor | None]:
         yield None
         return
     # spawn: forking a process that runs threads (a viewer, torch) may deadlock
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_ignore_interrupts) as pool:
         try:
             yield pool
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches the whole process group; the parent alone decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _in_order(pool: Executor | None, rows: list[Row], config: CacheConfig) -> Iterator[Prepared | str]:
