@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.volume.geometry import Geometry
+from medssl.volume.threads import one_blas_thread
 
 Floats = NDArray[np.float32]
 
@@ -65,6 +66,11 @@ def interpolate(array: NDArray[Any], matrices: tuple[Floats, ...]) -> Floats:
     Returns:
         (C, n_1, ..., n_d) float32.
     """
+    with one_blas_thread():
+        return _interpolated(array, matrices)
+
+
+def _interpolated(array: NDArray[Any], matrices: tuple[Floats, ...]) -> Floats:
     values = array
     for axis, matrix in enumerate(matrices, start=1):
         columns = np.flatnonzero(matrix.any(axis=0))  # the part of the source that these rows touch
