@@ -13,6 +13,7 @@ from medssl.errors import InputError
 from medssl.probing.logistic import LogisticModel, fit_logistic
 from medssl.probing.samples import Scan
 from medssl.volume.resample import interpolate, interpolation_matrices
+from medssl.volume.threads import one_blas_thread
 
 DEFAULT_C = 0.1
 """Inverse strength of the L2 penalty (C of scikit-learn); best in the pilot on standardised features."""
@@ -70,7 +71,8 @@ class LinearProbe:
             raise InputError(f"{known} is labelled; label voxels of at least two classes")
         names = tuple(int(c) for c in classes)
         start = self._model if names == self.classes else None
-        self._model = fit_logistic(samples, target, len(classes), self.inverse_strength, start)
+        with one_blas_thread():
+            self._model = fit_logistic(samples, target, len(classes), self.inverse_strength, start)
         self.classes = names
         return self
 
@@ -91,6 +93,12 @@ class LinearProbe:
             InputError: the probe was not fitted, or on features of another width.
         """
         model = self._fitted(scan)
+        with one_blas_thread():
+            return self._predict(model, scan, with_uncertainty, with_probabilities)
+
+    def _predict(
+        self, model: LogisticModel, scan: Scan, with_uncertainty: bool, with_probabilities: bool
+    ) -> Prediction:
         weight, bias = model.folded()
         depth = scan.features.array.shape[0]
         cells = np.empty((len(weight), *scan.features.geometry.shape), np.float32)
@@ -146,7 +154,7 @@ class LinearProbe:
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> Self:
         """The inverse of `to_arrays`."""
-        probe = cls(float(arrays["inverse_strength"]))
+        probe = cls(float(arrays["inverse_strength"].item()))
         probe.classes = tuple(int(c) for c in arrays["classes"])
         probe._model = LogisticModel(arrays["weight"], arrays["bias"], arrays["mean"], arrays["scale"])
         return probe
