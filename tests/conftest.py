@@ -66,8 +66,8 @@ def write_tiny_weights(path: Path, spatial_dims: int, seed: int = 0) -> Path:
     prototypes = Prototypes(16, 12)
     dense = DenseFeatures(encoder.levels)
     with torch.no_grad():
-        noise = torch.rand(4, 1, *(64,) * spatial_dims)
-        for _ in range(20):
+        noise = torch.rand(2, 1, *((48,) * 3 if spatial_dims == 3 else (160, 160)))
+        for _ in range(10):
             cells = dense.concatenated(encoder(noise)).flatten(2).transpose(1, 2).reshape(-1, 72)
             head(cells)
         fit_projection(dense, [cells[:2000]])

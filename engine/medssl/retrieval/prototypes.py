@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.retrieval.library import faiss_library
+from medssl.volume.threads import one_blas_thread
 
 _ITERATIONS, _SAMPLES_PER_CLUSTER = 25, 1000
 
@@ -110,10 +111,11 @@ def assign_cells(features: NDArray[np.floating[Any]], centres: NDArray[np.float3
     Returns:
         (*S) int64 in 0 .. k - 1.
     """
-    best = [
-        np.tensordot(centres, slab.astype(np.float32), axes=(1, 0)).argmax(0)
-        for slab in np.moveaxis(features, 1, 0)  # slab by slab: no float32 copy of the whole map
-    ]
+    with one_blas_thread():
+        best = [
+            np.tensordot(centres, slab.astype(np.float32), axes=(1, 0)).argmax(0)
+            for slab in np.moveaxis(features, 1, 0)  # slab by slab: no float32 copy of the whole map
+        ]
     return np.stack(best)
 
 
