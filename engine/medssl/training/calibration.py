@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medssl.nets.dense import DenseFeatures, fit_projection
 from medssl.protocols import Batch
+from medssl.transforms.correspondence import sample_levels, shared_places, turned
+from medssl.transforms.crops import CropBoxes, crop, sample_at
+from medssl.transforms.multicrop import MultiCrop
+from medssl.transforms.random_intensity import RandomIntensity
 
 FOREGROUND = 0.05
 
@@ -42,26 +45,31 @@ def calibrate_norms(module: nn.Module, forward: Callable[[Batch], object], batch
 
 @torch.no_grad()
 def calibrate_projection(
-    dense: DenseFeatures, encoder: nn.Module, batches: Iterable[Batch], *, cells: int = 64, seed: int = 0
+    dense: DenseFeatures, encoder: nn.Module, batches: Iterable[Batch], *, cells: int = 256, seed: int = 0
 ) -> None:
-    """Fit the projection of the dense feature on foreground cells of plain crops.
+    """Fit the projection of the dense feature on places that two crops see with different intensities.
 
     Args:
         dense: fitted in place.
         encoder: in evaluation mode.
-        batches: crops without augmentation.
-        cells: cells taken per crop.
-        seed: of the choice of cells.
+        batches: source crops without augmentation.
+        cells: places taken per source crop; those in air are left out.
+        seed: of crops, intensities and places.
     """
-    generator = torch.Generator().manual_seed(seed)
-    taken: list[Tensor] = []
-    for batch in batches:
-        features = dense.concatenated(encoder(batch.image))  # (B, F, *S / 4)
-        bright = (
-            F.interpolate(batch.image, size=features.shape[2:], mode="area").flatten(1).cpu() > FOREGROUND
-        )
-        for sample, mask in zip(features.flatten(2), bright, strict=True):
-            (found,) = mask.nonzero(as_tuple=True)
-            chosen = found[torch.randperm(len(found), generator=generator)[:cells]]
-            taken.append(sample[:, chosen.to(sample.device)].T.cpu())
-    fit_projection(dense, taken)
+    intensity = RandomIntensity(tone_p=0.5, tone_free=0.0, tone_inverted=0.2, bias_p=0.4, blur_p=0.5)
+    views: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for number, batch in enumerate(batches):
+        x = batch.image
+        generator = torch.Generator(x.device).manual_seed(seed * 100_003 + number)
+        shape = tuple(x.shape[2:])
+        size = tuple(max(16, n * 3 // 4 // 16 * 16) for n in shape)
+        drawn = MultiCrop(size, size, local_count=0, global_scale=(0.3, 1.0)).draw(len(x), shape, generator)
+        boxes = [turned(box, generator) for box in drawn]
+        places, seen = shared_places(*boxes, cells, generator)
+        n = len(shape)
+        whole = CropBoxes(boxes[0].centre * 0 + 0.5, torch.eye(n, device=x.device).expand(len(x), n, n))
+        kept = seen & (sample_at(x[:, :1], whole, places)[0][:, 0] > FOREGROUND)
+        for taken, box, image in zip(views, boxes, crop(x, boxes, size), strict=True):
+            levels = dense.normalized(encoder(intensity(image, generator)))
+            taken.append(sample_levels(levels, box, places)[kept].cpu())
+    fit_projection(dense, torch.cat(views[0]), torch.cat(views[1]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import pickle
 from collections.abc import Mapping
@@ -35,6 +37,9 @@ def save_checkpoint(
         module: trainable with all its parameters and buffers (queues, running statistics).
         optimizer: its moments.
         extra: plain values to keep beside (best metric, gradient scaler).
+
+    Raises:
+        InputError: the file cannot be written (disk full); earlier checkpoints are untouched.
     """
     values = {
         "format": FORMAT,
@@ -48,8 +53,17 @@ def save_checkpoint(
         "extra": dict(extra or {}),
     }
     path = run.checkpoint(step)
-    with atomic_file(path) as stream:
-        torch.save(values, stream)
+    buffer = io.BytesIO()  # straight into a file, torch turns a full disk into an obscure RuntimeError
+    torch.save(values, buffer)
+    try:
+        with atomic_file(path) as stream:
+            stream.write(buffer.getbuffer())
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror or error)
+        raise InputError(
+            f"{path}: cannot be written, {reason}; earlier checkpoints are whole: mend this and continue with "
+            f"--resume {run.folder}"
+        ) from error
     return path
 
 

@@ -36,15 +36,15 @@ def test_running_statistics_become_plain_means(spatial_dims: int) -> None:
 def test_projection_is_fitted_on_foreground_only(spatial_dims: int) -> None:
     torch.manual_seed(0)
     encoder = build_encoder("tiny", spatial_dims).eval()
-    images = torch.rand(4, 1, *(32,) * spatial_dims)
+    images = torch.rand(4, 1, *(48,) * spatial_dims)
     half = images.clone()
-    half[..., :16] = 0  # air; cells there look alike and must not pull the mean
+    half[..., :24] = 0  # air; cells there look alike and must not pull the mean
     first, second = DenseFeatures(encoder.levels), DenseFeatures(encoder.levels)
-    calibrate_projection(first, encoder, [batch(half)], cells=64)
+    calibrate_projection(first, encoder, [batch(half)], cells=128)
     assert first.weight.shape == (64, first.in_channels)
     with torch.no_grad():
-        cells = first.concatenated(encoder(half))[..., 4:].flatten(2).mean((0, 2))
-        air = second.concatenated(encoder(half))[..., :4].flatten(2).mean((0, 2))
+        cells = first.concatenated(encoder(half))[..., 6:].flatten(2).mean((0, 2))
+        air = second.concatenated(encoder(half))[..., :6].flatten(2).mean((0, 2))
     assert (first.mean - cells).norm() < 0.5 * (first.mean - air).norm()
 
 
@@ -55,7 +55,7 @@ def test_the_choice_of_cells_is_seeded() -> None:
     weights = []
     for seed in (1, 1, 2):
         dense = DenseFeatures(encoder.levels)
-        calibrate_projection(dense, encoder, [image], cells=40, seed=seed)
+        calibrate_projection(dense, encoder, [image], cells=150, seed=seed)
         weights.append(dense.weight.clone())
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])

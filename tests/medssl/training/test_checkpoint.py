@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ import torch
 from medssl.config.training import TrainingConfig
 from medssl.errors import InputError
 from medssl.store.runs import Run
+from medssl.training import checkpoint
 from medssl.training.checkpoint import load_checkpoint, restore, save_checkpoint
 
 
@@ -50,6 +54,25 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run: Run, caplog: pyte
     run.checkpoint(1).write_bytes(b"no checkpoint")
     with pytest.raises(InputError, match="none of its checkpoints"):
         load_checkpoint(run)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(run, 1, *module_and_optimizer())
+
+    @contextmanager
+    def full(path: Path):
+        yield SimpleNamespace(
+            write=lambda data: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left"))
+        )
+
+    monkeypatch.setattr(checkpoint, "atomic_file", full)
+    with pytest.raises(InputError, match=r"step-00000002\.pt: cannot be written, the disk is full.*--resume"):
+        save_checkpoint(run, 2, *module_and_optimizer())
+    values = load_checkpoint(run)
+    assert values is not None
+    assert values["step"] == 1
 
 
 def test_no_checkpoint_is_no_error(run: Run) -> None:
