@@ -50,8 +50,7 @@ def no_gpu(items: list[pytest.Item]) -> str:
 def write_tiny_weights(path: Path, spatial_dims: int, seed: int = 0) -> Path:
     """A weights file of a small random encoder with head, prototypes and projection.
 
-    Running statistics are those of noise, as in a trained network: with the initial ones the features
-    of deep levels would vanish.
+    Running statistics are those of noisy blocks: with the initial ones all cells would look alike.
     """
     import torch
 
@@ -65,12 +64,20 @@ def write_tiny_weights(path: Path, spatial_dims: int, seed: int = 0) -> Path:
     head = ProjectionHead(72, 24, 16)
     prototypes = Prototypes(16, 12)
     dense = DenseFeatures(encoder.levels)
+    for module in (*encoder.modules(), *head.modules()):
+        if hasattr(module, "momentum"):
+            module.momentum = None  # statistics of all passes alike
     with torch.no_grad():
-        noise = torch.rand(2, 1, *((48,) * 3 if spatial_dims == 3 else (160, 160)))
-        for _ in range(10):
-            cells = dense.concatenated(encoder(noise)).flatten(2).transpose(1, 2).reshape(-1, 72)
+        coarse = torch.rand(2, 1, *(6,) * spatial_dims)
+        noise = coarse.repeat_interleave(8, 2).repeat_interleave(8, 3)
+        noise = noise.repeat_interleave(8, 4) if spatial_dims == 3 else noise
+        for _ in range(3):
+            cells = dense.concatenated(encoder(noise + 0.1 * torch.randn(noise.shape)))
+            cells = cells.flatten(2).transpose(1, 2).reshape(-1, 72)
             head(cells)
-        fit_projection(dense, [cells[:2000]])
+        fit_projection(dense, cells[:2000], again.reshape(-1, 72)[:2000])
+        # some cells as prototypes: random ones may all lie further away than a single winner
+        prototypes.weight.copy_(head.eval()(cells[:: len(cells) // 12][:12]))
     tensors = {f"backbone.encoder.{k}": v.numpy() for k, v in encoder.state_dict().items()}
     tensors |= {f"head.{k}": v.numpy() for k, v in head.state_dict().items()}
     tensors |= {

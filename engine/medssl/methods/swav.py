@@ -14,11 +14,11 @@ from medssl.methods.clustering import Clustering
 from medssl.nets.backbone import Backbone
 from medssl.nets.dense import DenseFeatures
 from medssl.protocols import Batch, Encoder, Losses
-from medssl.transforms.crops import CropBoxes, crop, sample_at
+from medssl.transforms.correspondence import sample_levels, shared_places, turned
+from medssl.transforms.crops import CropBoxes, crop
 from medssl.transforms.energy import EnergyBands
 from medssl.transforms.multicrop import MultiCrop
 from medssl.transforms.random_intensity import RandomIntensity
-from medssl.transforms.spatial import draw_orthogonal
 from medssl.transforms.synthesis import random_label_maps, render
 
 
@@ -85,7 +85,7 @@ class Swav(nn.Module):
         first, second, modality = self._sources(batch, generator)
         boxes = self.multicrop.draw(len(first), tuple(first.shape[2:]), generator)
         if self.config.flip:
-            boxes = [_turned(box, generator) for box in boxes]
+            boxes = [turned(box, generator) for box in boxes]
         if second is first:
             crops = self.multicrop.apply(first, boxes).images
         else:
@@ -93,8 +93,10 @@ class Swav(nn.Module):
             crops = [*crop(first, boxes[:1], size), *crop(second, boxes[1:2], size)]
             crops += crop(first, boxes[2:], local) if len(boxes) > 2 else []
         crops = [self._augmented(view, generator) for view in crops]
-        places, seen = (None, None) if self.cells is None else self._places(boxes, generator)
-        return SwavViews(crops, boxes, modality, places, seen)
+        if self.cells is None:
+            return SwavViews(crops, boxes, modality, None, None)
+        places, seen = shared_places(boxes[0], boxes[1], self.config.cells_per_crop, generator)
+        return SwavViews(crops, boxes, modality, places.to(first.device), seen.to(first.device))
 
     def forward(self, views: SwavViews, step: int) -> Losses:
         """Weighted sum of the pooled and the cell loss, with collapse alarms as metrics."""
@@ -117,7 +119,7 @@ class Swav(nn.Module):
             metrics |= _named("crops", losses)
         if self.cells is not None and views.places is not None and views.seen is not None:
             cells = [
-                self._at(level, box, views.places)[views.seen]
+                sample_levels(self.dense.normalized(level), box, views.places)[views.seen]
                 for level, box in zip(globals_, views.boxes, strict=False)
             ]  # each (N, sum C)
             owner = views.modality[:, None].expand_as(views.seen)[views.seen]
@@ -150,42 +152,14 @@ class Swav(nn.Module):
         first, second = (torch.cat([x[:-count], image]) for image in rendered)
         return first, second, torch.cat([modality[:-count], modality.new_full((count,), self.generated)])
 
-    def _at(self, pyramid: list[Tensor], box: CropBoxes, places: Tensor) -> Tensor:
-        """Dense feature of a crop at places of the source: (B, P, sum C)."""
-        levels = [sample_at(level, box, places)[0] for level in self.dense.normalized(pyramid)]
-        return torch.cat(levels, dim=1).transpose(1, 2)
-
     def _augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
         x = self.energy.augment(x, generator, self.energy_sd, p=self.energy_p)
         return self.intensity(x.clamp(0, 1), generator)
-
-    def _places(self, boxes: list[CropBoxes], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Random places of the first global crop, those that the second sees too first."""
-        first, second = boxes[:2]
-        batch, n = first.centre.shape
-        wanted = self.config.cells_per_crop
-        offsets = torch.rand(batch, 4 * wanted, n, generator=generator, device=generator.device) - 0.5
-        places = first.centre[:, None] + offsets @ first.axes.mT  # (B, 4P, n)
-        inside = second.relative(places)
-        seen = ((inside >= 0) & (inside <= 1)).all(-1)
-        order = seen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :wanted]
-        device = self.dense.mean.device
-        chosen = places.gather(1, order[..., None].expand(-1, -1, n))
-        return chosen.to(device), seen.gather(1, order).to(device)
 
 
 def build(config: SwavConfig, backbone: Backbone, modalities: int) -> Swav:
     """The method over a backbone, for data of ``modalities`` modalities."""
     return Swav(backbone, modalities, config)
-
-
-def _turned(box: CropBoxes, generator: torch.Generator) -> CropBoxes:
-    """The same box seen flipped and turned by quarters: its axes permuted and negated."""
-    batch, n = box.centre.shape
-    ops = draw_orthogonal(batch, n, generator)
-    order = ops.permutation[:, None].expand(-1, n, -1).to(box.axes.device)
-    axes = box.axes.gather(2, order)
-    return CropBoxes(box.centre, torch.where(ops.flip[:, None].to(axes.device), -axes, axes))
 
 
 def _named(part: str, losses: Losses) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ def calibrate_projection(
         size = tuple(max(16, n * 3 // 4 // 16 * 16) for n in shape)
         drawn = MultiCrop(size, size, local_count=0, global_scale=(0.3, 1.0)).draw(len(x), shape, generator)
         boxes = [turned(box, generator) for box in drawn]
-        places, seen = shared_places(*boxes, cells, generator)
+        places, seen = shared_places(boxes[0], boxes[1], cells, generator)
         n = len(shape)
         whole = CropBoxes(boxes[0].centre * 0 + 0.5, torch.eye(n, device=x.device).expand(len(x), n, n))
         kept = seen & (sample_at(x[:, :1], whole, places)[0][:, 0] > FOREGROUND)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,10 @@ from medssl.errors import InputError
 from medssl.inference.embed import VolumeSource
 from medssl.inference.load import LoadedEncoder
 from medssl.nets.backbone import Backbone
-from medssl.nets.dense import DenseFeatures, fit_projection
+from medssl.nets.dense import DenseFeatures
 from medssl.nets.encoders import ENCODERS, ResidualEncoder, build_encoder
+from medssl.protocols import Batch
+from medssl.training.calibration import calibrate_projection
 from medssl.volume import Volume
 from medssl.volume.working_grid import SPACING_RANGE
 
@@ -73,7 +75,7 @@ def random_twin(encoder: LoadedEncoder, volumes: Iterable[Volume], seed: int) ->
         twin(torch.cat([box, box.flip(-1)]))  # with its mirror image: a level may have one cell only
     twin.eval()
     dense = DenseFeatures(twin.levels, encoder.features.out_channels).to(encoder.device)
-    fit_projection(dense, _sampled(dense, twin, boxes, seed))
+    calibrate_projection(dense, twin, [_batch(box) for box in boxes], cells=_CELLS, seed=seed)
     digest = hashlib.sha256(repr((seed, sorted(encoder.encoder.config.items()))).encode())
     for tensor in (*twin.state_dict().values(), dense.weight, dense.mean):
         digest.update(tensor.cpu().numpy().tobytes())
@@ -98,10 +100,6 @@ def _central_box(volume: Volume, encoder: LoadedEncoder) -> Tensor:
     return source(tuple(box))
 
 
-def _sampled(
-    dense: DenseFeatures, encoder: ResidualEncoder, boxes: Iterable[Tensor], seed: int
-) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    for box in boxes:
-        cells = dense.concatenated(encoder(box))[0].flatten(1).T
-        yield cells[torch.randperm(len(cells), generator=generator)[:_CELLS].to(cells.device)]
+def _batch(box: Tensor) -> Batch:
+    zero = torch.zeros(1, dtype=torch.int64, device=box.device)
+    return Batch(box, torch.ones(1, box.ndim - 2, device=box.device), zero, zero)

@@ -1,0 +1,48 @@
+"""Places of the source image that two crops share, and the features of both there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from medssl.transforms.crops import CropBoxes, sample_at
+from medssl.transforms.spatial import draw_orthogonal
+
+
+def turned(box: CropBoxes, generator: torch.Generator) -> CropBoxes:
+    """The same boxes seen flipped and turned by quarters: their axes permuted and negated."""
+    batch, n = box.centre.shape
+    ops = draw_orthogonal(batch, n, generator)
+    order = ops.permutation[:, None].expand(-1, n, -1).to(box.axes.device)
+    axes = box.axes.gather(2, order)
+    return CropBoxes(box.centre, torch.where(ops.flip[:, None].to(axes.device), -axes, axes))
+
+
+def shared_places(
+    first: CropBoxes, second: CropBoxes, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Random places of the first crop; as many as possible are seen by the second too.
+
+    Args:
+        first: B boxes.
+        second: B boxes of the same images.
+        count: P places per image.
+        generator: source of all randomness.
+
+    Returns:
+        Image coordinates (B, P, n), and (B, P) bool, whether a place really lies in both.
+    """
+    batch, n = first.centre.shape
+    offsets = torch.rand(batch, 4 * count, n, generator=generator, device=generator.device) - 0.5
+    places = first.centre[:, None] + offsets @ first.axes.mT  # (B, 4P, n)
+    inside = second.relative(places)
+    seen = ((inside >= 0) & (inside <= 1)).all(-1)
+    order = seen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+    return places.gather(1, order[..., None].expand(-1, -1, n)), seen.gather(1, order)
+
+
+def sample_levels(levels: Sequence[Tensor], box: CropBoxes, places: Tensor) -> Tensor:
+    """Feature maps of one crop at places of the source, concatenated: [(B, C_i, *F_i)] -> (B, P, sum C)."""
+    return torch.cat([sample_at(level, box, places)[0] for level in levels], dim=1).transpose(1, 2)
