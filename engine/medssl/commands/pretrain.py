@@ -204,5 +204,9 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path, 
             "settings": config.digest(),
         },
     }
+    if hasattr(trainable, "prototype_blocks"):
+        metadata["prototype_blocks"] = dict(
+            zip(dataset.modalities, map(list, trainable.prototype_blocks()), strict=False)
+        )
     modules = trainable.exported() if hasattr(trainable, "exported") else {}
     export_weights(path, backbone, metadata, dense=dense, modules=modules)

@@ -164,7 +164,7 @@ def describe_steps(
     features = Volume(_project(levels, encoder, shape), grid, volume.modality, volume.id)
     prototypes = None
     if with_prototypes and encoder.prototypes is not None:
-        assigned = yield from assign_steps(levels, encoder, shape)
+        assigned = yield from assign_steps(levels, encoder, shape, volume.modality)
         prototypes = features.with_array(assigned)
     return Embedding(features, prototypes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,6 +79,12 @@ class LoadedEncoder(nn.Module):
         """Smallest and largest voxel spacing the weights are made for, mm."""
         low, high = self.metadata["preprocessing"].get("spacing_range", SPACING_RANGE)
         return float(low), float(high)
+
+    def prototype_block(self, modality: str) -> slice:
+        """The prototypes that cells of a modality may be assigned to: all where it has none of its own."""
+        blocks: Mapping[str, Sequence[int]] = self.metadata.get("prototype_blocks", {})
+        start, stop = blocks.get(modality, (0, None))
+        return slice(start, stop)
 
     @property
     def device(self) -> torch.device:

@@ -17,12 +17,16 @@ _SLAB_BYTES = 96 * 2**20  # of concatenated features at once
 
 
 def assign_steps(
-    levels: Sequence[Tensor], encoder: LoadedEncoder, shape: tuple[int, ...]
+    levels: Sequence[Tensor], encoder: LoadedEncoder, shape: tuple[int, ...], modality: str = ""
 ) -> Steps[NDArray[np.uint16]]:
-    """The best prototype of every cell, in slabs along the first axis: (1, *shape) uint16."""
+    """The best prototype of every cell, in slabs along the first axis: (1, *shape) uint16.
+
+    Where training gave each modality prototypes of its own, only those of ``modality`` compete.
+    """
     head, prototypes = encoder.head, encoder.prototypes
     if head is None or prototypes is None:
         raise ValueError("these weights have no head or no prototypes")
+    block = encoder.prototype_block(modality)
     result = np.empty((1, *shape), np.uint16)
     width = sum(level.shape[1] for level in levels)
     thick = max(1, _SLAB_BYTES // (4 * width * int(np.prod(levels[0].shape[3:]))))
@@ -31,7 +35,7 @@ def assign_steps(
         with torch.inference_mode():
             cells = torch.cat([_slab(level, levels[0].shape[2:], low, high) for level in levels], dim=1)
             scores = prototypes(head(cells.flatten(2)[0].T))  # (cells, K)
-            best = scores.argmax(1).view(high - low, *levels[0].shape[3:])
+            best = (scores[:, block].argmax(1) + block.start).view(high - low, *levels[0].shape[3:])
         result[0, low:high] = best.cpu().numpy()[(slice(None), *(slice(0, n) for n in shape[1:]))]
         yield Progress(high, shape[0], "assigning prototypes")
     return result

@@ -140,6 +140,13 @@ class Swav(nn.Module):
         part = self.cells if self.cells is not None else self.crops
         return {} if part is None else {"head": part.head, "prototypes": part.prototypes}
 
+    def prototype_blocks(self) -> list[tuple[int, int]]:
+        """Range of the exported prototypes per modality of the data; the whole bank where they are shared."""
+        part = self.cells if self.cells is not None else self.crops
+        if part is None or part.mode == "shared":
+            return []
+        return [(part.blocks[m].start, part.blocks[m].stop) for m in range(self.generated)]
+
     def _sources(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """What the first and the second view are cut from, and the modality of each sample."""
         x, modality = batch.image, batch.modality
