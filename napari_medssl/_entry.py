@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medssl.errors import InputError
 from napari_medssl import layers
 from napari_medssl.controllers.case import CaseController
 from napari_medssl.controllers.labelling import LabellingController
@@ -14,7 +13,8 @@ from napari_medssl.controllers.prediction import PredictionController
 from napari_medssl.controllers.prototypes import PrototypesController
 from napari_medssl.controllers.search import SearchController
 from napari_medssl.controllers.training import TrainingController
-from napari_medssl.engine import FIRST_SETTINGS, MORE_SETTINGS, Engine, training_defaults
+from napari_medssl.engine import Engine
+from napari_medssl.orders import FIRST_SETTINGS, MORE_SETTINGS, training_defaults
 from napari_medssl.scene import Scene
 from napari_medssl.session import Pick, Session, Source
 from napari_medssl.widgets.main import MainWidget
@@ -22,8 +22,9 @@ from napari_medssl.widgets.training import TrainingWidget
 from napari_medssl.workers import Workers
 
 if TYPE_CHECKING:
-    from medssl.volume import Volume
     from napari.viewer import Viewer
+
+    from medssl.volume import Volume
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +64,14 @@ class Plugin:
         self.widget.plugin = self  # the widget keeps the controllers alive: signals hold them weakly
         self.scene = Scene(viewer, self.session)
         session, widget, run = self.session, self.widget, self.workers.run
-        self.case = CaseController(session, widget.case, self.engine, run, self._volume_of_layer, report)
+        self.case = CaseController(
+            session, widget.case, self.engine, run, volume_of_layer=self._volume_of_layer, report=report
+        )
         self.prototypes = PrototypesController(session, widget.prototypes, self.engine, run)
-        self.search = SearchController(session, widget.search, self.engine, run, self.case.open)
-        self.labelling = LabellingController(session, widget.labelling, self.engine, run, report)
+        self.search = SearchController(session, widget.search, self.engine, run, open_case=self.case.open)
+        self.labelling = LabellingController(session, widget.labelling, self.engine, run, report=report)
         self.training = TrainingController(
-            session, training, self.engine, run, self.workers.every, report
+            session, training, self.engine, run, every=self.workers.every, report=report
         )
         self.prediction = PredictionController(session, training, self.engine, run)
         self.workers.progressed.connect(widget.jobs.setProgress)

@@ -24,7 +24,9 @@ def ct_phantom() -> list[LayerTuple]:
     from napari_medssl.controllers.windows import first_limits
     from napari_medssl.layers import image_layer, labels_layer
 
-    volume, labels = make()
-    image = image_layer(volume, "CT phantom", colormap="gray", contrast_limits=first_limits(volume))
-    mask = labels_layer(labels, "CT phantom organs", "labels", visible=False)
-    return [image, mask]
+    phantom = make()
+    limits = first_limits(phantom.volume)
+    image = image_layer(phantom.volume, "CT phantom", colormap="gray", contrast_limits=limits)
+    organs = labels_layer(phantom.labels, "CT phantom organs", "labels", visible=False)
+    lesions = labels_layer(phantom.lesions, "CT phantom lesions", "labels", visible=False)
+    return [image, organs, lesions]

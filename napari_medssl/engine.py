@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.errors import InputError
-from medssl.io import list_series, read_volume, write_volume
+from medssl.io import SeriesInfo, list_series, read_volume, write_volume
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.labels import LabelStore
 from medssl.store.project import LabelClass, Project
 from medssl.volume import Volume
+from napari_medssl.orders import TrainingOrder, order_training
 from napari_medssl.session import Hit, Source
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from medssl.commands.workspace import Workspace
+    from medssl.retrieval.index import FeatureIndex
 
-FIRST_CLASSES = ("background", "target")
+FIRST_CLASSES = (("background", (140, 140, 150)), ("target", (230, 75, 53)))
 PROPOSAL = "probe"
 
 
@@ -52,13 +54,11 @@ class Clusters:
     volume: Volume
     counts: Mapping[int, int]
 
-
-@dataclass(frozen=True)
-class TrainingOrder:
-    """A run that is ready to start: the command line after ``medssl``, and the run folder."""
-
-    arguments: Sequence[str]
-    run: Path
+    @classmethod
+    def of(cls, volume: Volume) -> Clusters:
+        """Count the voxels of a map that was read from a file."""
+        numbers, counts = np.unique(volume.array, return_counts=True)
+        return cls(volume, {int(n): int(c) for n, c in zip(numbers, counts, strict=True)})
 
 
 class Engine:
@@ -75,17 +75,25 @@ class Engine:
     def __init__(self, encoder: str = "default", device: str = "auto") -> None:
         self.encoder = encoder
         self.device = device
+        self._made: Workspace | None = None
+        self._own: tuple[str, FeatureIndex] | None = None
+
+    @property
+    def _workspace(self) -> Workspace:
+        if self._made is None:
+            from medssl.commands.workspace import Workspace
+
+            self._made = Workspace(self.device)
+        return self._made
 
     def open(self, path: Path, series: str = "") -> Steps[Opened]:
         """Read a file or folder; of several series the named or the largest one."""
         yield Progress(0, 2, "looking for series")
-        found = list_series(path)
-        readable = [entry for entry in found if not entry.reason]
+        readable = [entry for entry in list_series(path) if not entry.reason]
         chosen = series or (readable[0].uid if readable else "")
         yield Progress(1, 2, "reading")
         volume = read_volume(path, chosen or None)
         texts = tuple((entry.uid, _series_text(entry)) for entry in readable)
-        yield Progress(2, 2, "reading")
         return Opened(volume, path, texts, chosen)
 
     def write(self, volume: Volume, path: Path) -> Steps[Path]:
@@ -98,28 +106,104 @@ class Engine:
         """Enter a scan into a project, or find what is kept about it."""
         yield Progress(0, 2, "recognising the scan")
         project = Project.open_or_create(folder)
+        self._workspace.use_project(project)
         entry = project.add_volume(volume, source.path or source.layer or volume.id, source.series)
         if not project.classes:
-            for name in FIRST_CLASSES:
-                project.add_class(name)
+            for name, colour in FIRST_CLASSES:
+                project.add_class(name, colour)
         yield Progress(1, 2, "restoring labels")
         store = LabelStore(project, entry.id)
         proposal = store.proposal(PROPOSAL)[0] if PROPOSAL in store.proposals() else None
         return Entered(store, project.classes, store.restore(), proposal)
 
+    def prototypes(self, volume: Volume, count: int) -> Steps[Clusters]:
+        """The prototype map of a scan with ``count`` clusters."""
+        from medssl.commands.prototypes import prototype_steps
 
-def _series_text(entry: Any) -> str:
+        found = yield from prototype_steps(volume, self.encoder, self._workspace, k=count)
+        return Clusters(found.labels, found.counts)
+
+    def search(
+        self, volume: Volume, voxel: tuple[int, ...], top: int, index: Path | None = None
+    ) -> Steps[tuple[Hit, ...]]:
+        """Places like a voxel, in the index of a folder, or in the scan itself."""
+        from medssl.commands.search import search_steps
+
+        if index is None:
+            vectors = yield from self._index_of(volume)
+        else:
+            vectors = self._workspace.index(index)
+        found = yield from search_steps(
+            vectors, volume, self._workspace, at=voxel, encoder=self.encoder, top=top
+        )
+        paths = {name: str(entry.get("path", "")) for name, entry in vectors.volumes.items()}
+        return tuple(Hit(h.volume, h.voxel, h.mm, h.score, paths[h.volume]) for h in found.hits)
+
+    def open_index(self, folder: Path) -> Steps[str]:
+        """Load an index; what it holds, in words."""
+        yield Progress(0, 1, "reading the index")
+        index = self._workspace.index(folder)
+        return f"{folder.name}: {len(index.volumes)} scans, {len(index):,} places"
+
+    def build_index(self, scans: Path, index: Path) -> Steps[Path]:
+        """Embed all scans of a folder into an index."""
+        from medssl.commands import embed
+        from medssl.config.embed import EmbedConfig
+
+        config = EmbedConfig(encoder=self.encoder, data=scans, out=index, device=self.device)
+        yield from embed.run(config, self._workspace)
+        return index
+
+    def probe(self, volume: Volume, scribbles: Volume, keep: Callable[[Volume], None]) -> Steps[Volume]:
+        """Segment a scan from its scribbles; ``keep`` is called with the result before it is returned."""
+        from medssl.commands.probe import probe_steps
+
+        found = yield from probe_steps([(volume, scribbles.array[0])], self.encoder, self._workspace)
+        proposal = volume.with_array(found.prediction.labels, modality="", notes=())
+        keep(proposal)
+        return proposal
+
+    def predict(self, volume: Volume, model: Path) -> Steps[Volume]:
+        """Segment a scan with the weights of a run."""
+        from medssl.commands.predict import segment
+        from medssl.store.weights import resolve
+
+        yield Progress(0, None, "loading the network")
+        return (yield from segment(volume, resolve(str(model)), self._workspace))
+
+    def order_training(self, folder: Path, settings: Mapping[str, Any]) -> Steps[TrainingOrder]:
+        """Write the labelled scans of a project as a training table and name the command line."""
+        return (yield from order_training(folder, self.encoder, self.device, settings))
+
+    def trained(self, run: Path) -> str:
+        """The verdict of a run that left usable weights; empty where it left none."""
+        if not (run / "exported" / "model.safetensors").is_file():
+            return ""
+        try:
+            result = json.loads((run / "result.json").read_text(encoding="utf-8"))
+            return str(result["message"])
+        except (OSError, ValueError, KeyError):
+            return "Training ended."
+
+    def _index_of(self, volume: Volume) -> Steps[FeatureIndex]:
+        """An index of this scan alone, kept until another scan is searched."""
+        from medssl.commands.workspace import index_signature
+        from medssl.retrieval.cells import index_cells
+        from medssl.retrieval.index import FeatureIndex
+
+        workspace = self._workspace
+        encoder = workspace.encoder(self.encoder)
+        key = f"{workspace.hash_of(volume)} {volume.modality} {encoder.signature}"
+        if self._own is None or self._own[0] != key:
+            found = yield from workspace.features_steps(volume, encoder)
+            yield Progress(0, 1, "indexing")
+            index = FeatureIndex(encoder.features.out_channels, index_signature(encoder))
+            index.add(volume.id, index_cells(found.features, volume), sha256=workspace.hash_of(volume))
+            self._own = key, index
+        return self._own[1]
+
+
+def _series_text(entry: SeriesInfo) -> str:
     size = " x ".join(map(str, entry.shape))
     words = [entry.modality, entry.description or "no description", size]
     return "  ".join(word for word in words if word)
-
-
-FIRST_SETTINGS = ("steps",)
-MORE_SETTINGS = ("lr", "batch_size")
-
-
-def training_defaults() -> Any:
-    """The settings that the Train panel opens with."""
-    from medssl.config.training import TrainingConfig
-
-    return TrainingConfig()

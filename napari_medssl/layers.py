@@ -138,7 +138,8 @@ def volume_of(layer: Layer) -> Volume:
     """The volume that an image or labels layer shows; the layer is only read.
 
     A layer we made keeps its exact geometry in its metadata, which counts as long as nobody moved the
-    layer. Any other layer is understood through its transform; its unit is converted to mm.
+    layer. Any other layer is understood through its transform: its unit is converted to mm, its world
+    is taken as LPS in array order.
 
     Args:
         layer: image or labels layer with two or three axes.
@@ -155,16 +156,12 @@ def volume_of(layer: Layer) -> Volume:
             "extract one frame or channel first"
         )
     entry = layer.metadata.get(KEY, {})
-    geometry = entry.get("geometry")
+    geometry, notes = entry.get("geometry"), list(entry.get("notes", ()))
     if geometry is None or geometry.shape != array.shape[1:] or not _is_at_home(layer, geometry):
         geometry = _geometry_of(layer, array.shape[1:])
-    return Volume(
-        array=array,
-        geometry=geometry,
-        modality=entry.get("modality", ""),
-        id=entry.get("id") or layer.name,
-        notes=tuple(entry.get("notes", ())),
-    )
+        if geometry.has_spacing and not _has_length(layer):
+            notes.append("the layer states no unit: its scale was taken as millimetres")
+    return Volume(array, geometry, entry.get("modality", ""), entry.get("id") or layer.name, tuple(notes))
 
 
 def _matrix(layer: Layer) -> NDArray[np.float64]:
@@ -186,18 +183,19 @@ def _is_at_home(layer: Layer, geometry: Geometry) -> bool:
     return bool(np.allclose(_matrix(layer), place["affine"] @ inner, atol=1e-4))
 
 
+def _has_length(layer: Layer) -> bool:
+    return all(unit.dimensionality == {"[length]": 1} for unit in layer.units)
+
+
 def _geometry_of(layer: Layer, shape: tuple[int, ...]) -> Geometry:
     matrix = _matrix(layer)
-    in_mm, has_spacing = [], True
-    for unit in layer.units:
-        length = unit.dimensionality == {"[length]": 1}
-        has_spacing &= bool(length)
-        in_mm.append(float((1 * unit).to("mm").magnitude) if length else 1.0)
+    is_length = _has_length(layer)
+    in_mm = [float((1 * unit).to("mm").magnitude) if is_length else 1.0 for unit in layer.units]
     columns = np.asarray(in_mm)[:, None] * matrix[:-1, :-1]
     spacing = np.linalg.norm(columns, axis=0)
     direction = columns / spacing
     if np.abs(direction.T @ direction - np.eye(len(shape))).max() > _LARGEST_SHEAR:
         raise InputError(f"layer {layer.name} is sheared; remove the shear from its transform first")
-    return Geometry.from_arrays(
-        shape, spacing, np.asarray(in_mm) * matrix[:-1, -1], direction, has_spacing=has_spacing
-    )
+    has_spacing = is_length or not np.allclose(spacing, 1)
+    origin = np.asarray(in_mm) * matrix[:-1, -1]
+    return Geometry.from_arrays(shape, spacing, origin, direction, has_spacing=has_spacing)

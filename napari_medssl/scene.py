@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,19 +9,21 @@ import numpy as np
 from medssl.store.edits import Edit
 from napari_medssl import layers
 from napari_medssl.palette import cluster_colour
+from napari_medssl.pointer import Pointer
 from napari_medssl.session import Pick, Session
 from napari_medssl.strokes import StrokeRecorder
 
 if TYPE_CHECKING:
-    from medssl.volume import Volume
     from napari import Viewer
-    from napari.layers import Labels, Layer
+    from napari.layers import Layer
+
+    from medssl.volume import Volume
 
 SCRIBBLES = "scribbles"
 _HIT_MM = 6.0
 _ORDER = ("image", "prototypes", "proposal", "segmentation", SCRIBBLES, "hits")
 """Roles from the bottom of the layer list to its top."""
-_LARGEST_DRAG = 3.0  # canvas pixels; a longer one is a pan, not a click
+_OVERLAYS = ("prototypes", "proposal", "segmentation")
 
 
 class Scene:
@@ -56,7 +57,7 @@ class Scene:
             (events.proposal, self._show_proposal),
             (events.segmentation, self._show_segmentation),
             (events.classes, self._show_classes),
-            (events.active_class, self._show_classes),
+            (events.active_class, self._show_active_class),
             (events.picking, self._show_picking),
             (events.tool, self._show_tool),
             (events.brush, self._show_brush),
@@ -64,15 +65,14 @@ class Scene:
         ]
         for signal, slot in self._links:
             signal.connect(slot)
-        viewer.mouse_drag_callbacks.append(self._on_mouse)
+        self._pointer = Pointer(viewer, session, self._image)
         viewer.layers.events.removed.connect(self._on_removed)
 
     def close(self) -> None:
         """Let go of the viewer and the session."""
         for signal, slot in self._links:
             signal.disconnect(slot)
-        if self._on_mouse in self.viewer.mouse_drag_callbacks:
-            self.viewer.mouse_drag_callbacks.remove(self._on_mouse)
+        self._pointer.close()
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         self._drop_recorder()
 
@@ -132,9 +132,11 @@ class Scene:
         volume, query = self.session.volume, self.session.query
         if volume is None:
             return
-        hits = [hit for hit in self.session.hits if hit.volume == volume.id]
+        hits = [hit for hit in self.session.hits if self.session.is_here(hit)]
         voxels = [hit.voxel for hit in hits] + ([query] if query is not None else [])
         if not voxels:
+            if (old := self.find("hits")) is not None:
+                self.viewer.layers.remove(old)
             return
         smallest = min(volume.geometry.spacing)
         colour = ["#ffd23f"] * len(hits) + ["#ff3b6b"] * (query is not None)
@@ -150,7 +152,7 @@ class Scene:
                 face_color="transparent",
                 border_color=colour,
                 border_width=0.12,
-                out_of_slice_display=True,
+                projection_mode="rescale_spherical",
                 features={
                     "rank": [*range(1, len(hits) + 1), *([0] * (query is not None))],
                     "score": [*(hit.score for hit in hits), *([1.0] * (query is not None))],
@@ -173,18 +175,21 @@ class Scene:
 
     def _show_proposal(self, volume: Volume | None) -> None:
         if volume is not None:
-            self._put_labels(volume, "MedSSL proposal", "proposal", self._class_colours(), 0.4)
+            self._put_labels(volume, "MedSSL proposal", "proposal", self._map_colours(), 0.4)
 
     def _show_segmentation(self, volume: Volume | None) -> None:
         if volume is not None:
-            self._put_labels(volume, "MedSSL segmentation", "segmentation", self._class_colours(), 0.4)
+            self._put_labels(volume, "MedSSL segmentation", "segmentation", self._map_colours(), 0.4)
 
     def _show_classes(self, _: object = None) -> None:
         for role in (SCRIBBLES, "proposal", "segmentation"):
             if (layer := self.find(role)) is not None:
-                layer.colormap = _colormap(self._class_colours())
-                if role == SCRIBBLES:
-                    layer.selected_label = self.session.active_class
+                colours = self._class_colours() if role == SCRIBBLES else self._map_colours()
+                layer.colormap = _colormap(colours)
+
+    def _show_active_class(self, class_id: int) -> None:
+        if (layer := self.find(SCRIBBLES)) is not None:
+            layer.selected_label = class_id
 
     def _show_edit(self, edit: Edit) -> None:
         if self.recorder is not None:
@@ -213,25 +218,6 @@ class Scene:
 
     # -- layers -> session ------------------------------------------------------------------------
 
-    def _on_mouse(self, _: object, event: Any) -> Iterator[None]:
-        """A press and a release at the same place, while the session waits for a pick."""
-        pressed = np.asarray(event.pos)
-        yield
-        while event.type == "mouse_move":
-            yield
-        is_click = np.abs(np.asarray(event.pos) - pressed).max() <= _LARGEST_DRAG
-        if is_click and event.button == 1 and self.session.picking != Pick.NONE:
-            self.pick(event.position)
-
-    def pick(self, position: tuple[float, ...]) -> None:
-        """Take a displayed position as a voxel of the volume, if it lies inside."""
-        layer, volume = self._image(), self.session.volume
-        if layer is None or volume is None:
-            return
-        index = np.round(np.asarray(layer.world_to_data(position))[: volume.geometry.ndim]).astype(int)
-        if volume.geometry.contains(index):
-            self.session.picked.emit(tuple(int(i) for i in index), self.session.picking)
-
     def _on_mode(self, event: Any) -> None:
         self.session.tool = str(event.mode)
 
@@ -256,6 +242,14 @@ class Scene:
     def _class_colours(self) -> dict[int, tuple[float, ...]]:
         return {entry.id: _rgba(entry.colour) for entry in self.session.classes}
 
+    def _map_colours(self) -> dict[int, tuple[float, ...]]:
+        """Colours of a whole-volume result: what is called background does not cover the scan."""
+        names = {entry.id: entry.name.lower() for entry in self.session.classes}
+        return {
+            number: (0.0, 0.0, 0.0, 0.0) if names[number] == "background" else colour
+            for number, colour in self._class_colours().items()
+        }
+
     def _put_labels(
         self,
         volume: Volume,
@@ -267,8 +261,16 @@ class Scene:
         old = self.find(role)
         if old is not None:
             opacity = old.opacity
+        if role in _OVERLAYS and (old is None or role == "prototypes"):
+            self._show_alone(role)
         options = {"opacity": opacity, "colormap": _colormap(colours)}
         self._put(role, layers.labels_layer(volume, name, role, **options))
+
+    def _show_alone(self, role: str) -> None:
+        """Of the coloured maps show this one: two on top of each other cannot be read."""
+        for other in _OVERLAYS:
+            if (layer := self.find(other)) is not None:
+                layer.visible = other == role
 
     def _put(self, role: str, layer: tuple[Any, dict[str, Any], str]) -> None:
         """Add a layer, or give the values to the layer of this role; the user's selection stays."""

@@ -89,3 +89,11 @@ class Session:
     proposal: Volume | None = None
     segmentation: Volume | None = None
     run: Path | None = None
+
+    def is_here(self, hit: Hit) -> bool:
+        """Whether a hit lies in the shown volume."""
+        if self.volume is None:
+            return False
+        if hit.path and self.source.path is not None:
+            return Path(hit.path) == self.source.path.resolve()
+        return hit.volume == self.volume.id

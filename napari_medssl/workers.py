@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Qt, QTimer, Signal, Slot
 
 from medssl.errors import InputError
 from medssl.jobs.device import DeviceThread, Job, JobEvents
@@ -64,9 +64,11 @@ class Workers(QObject):
         super().__init__(parent)
         self._is_synchronous = is_synchronous
         self._device = DeviceThread("device")
-        self._bars: dict[Job, NapariProgress] = {}
+        self._bars: dict[object, NapariProgress] = {}
         self._timers: list[QTimer] = []
-        self._arrived.connect(lambda function, value: function(value))
+        # A method of an object that lives on the GUI thread, explicitly queued: a plain function would be
+        # called on the emitting thread.
+        self._arrived.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
 
     def run(
         self,
@@ -80,6 +82,7 @@ class Workers(QObject):
         if self._is_synchronous:
             self._run_here(steps, title, done, failed)
             return
+        token = object()
         job: list[Job] = []
         shown = [0.0]
 
@@ -87,15 +90,15 @@ class Workers(QObject):
             now = time.monotonic()
             if now - shown[0] >= _BETWEEN_UPDATES or value.message:
                 shown[0] = now
-                self._arrived.emit(lambda p: self._show_progress(job[0], title, p), value)
+                self._arrived.emit(lambda p: self._show_progress(token, title, p), value)
 
         def finish(result: T) -> None:
-            self._end(job[0], f"{title}: done.")
+            self._end(token, f"{title}: done.")
             if not job[0].is_cancelled:
                 done(result)
 
         def fail(error: Exception) -> None:
-            self._end(job[0], f"{title}: failed.")
+            self._end(token, f"{title}: failed.")
             _show_error(title, error)
             if failed is not None:
                 failed(error)
@@ -104,10 +107,11 @@ class Workers(QObject):
             progress=progress,
             done=lambda result: self._arrived.emit(finish, result),
             failed=lambda error: self._arrived.emit(fail, error),
-            cancelled=lambda: self._arrived.emit(lambda _: self._end(job[0], f"{title}: cancelled."), None),
+            cancelled=lambda: self._arrived.emit(lambda _: self._end(token, f"{title}: cancelled."), None),
         )
+        # First the bar: making it lets napari process events, and the answer must find it.
+        self._open_bar(token, title)
         job.append(self._device.submit(steps, events, topic))
-        self._open_bar(job[0], title)
 
     def cancel(self) -> None:
         """End everything that runs or waits."""
@@ -139,8 +143,12 @@ class Workers(QObject):
             timer.stop()
         self._timers.clear()
         self._device.close()
-        for job in list(self._bars):
-            self._close_bar(job)
+        for token in list(self._bars):
+            self._close_bar(token)
+
+    @Slot(object, object)
+    def _deliver(self, function: Callable[[object], None], value: object) -> None:
+        function(value)
 
     def _run_here(
         self,
@@ -160,15 +168,15 @@ class Workers(QObject):
         self.idle.emit(f"{title}: done.")
         done(result)
 
-    def _open_bar(self, job: Job, title: str) -> None:
+    def _open_bar(self, token: object, title: str) -> None:
         from napari.utils import progress
 
         bar = progress(total=0, desc=title)
-        self._bars[job] = bar
+        self._bars[token] = bar
         self.progressed.emit(title, 0, None)
 
-    def _show_progress(self, job: Job, title: str, value: Progress) -> None:
-        bar = self._bars.get(job)
+    def _show_progress(self, token: object, title: str, value: Progress) -> None:
+        bar = self._bars.get(token)
         if bar is None:
             return
         if value.total and bar.total != value.total:
@@ -177,13 +185,13 @@ class Workers(QObject):
             bar.update(value.step - bar.n)
         self.progressed.emit(_words(title, value), value.step, value.total)
 
-    def _end(self, job: Job, text: str) -> None:
-        self._close_bar(job)
+    def _end(self, token: object, text: str) -> None:
+        self._close_bar(token)
         if not self._bars:
             self.idle.emit(text)
 
-    def _close_bar(self, job: Job) -> None:
-        if (bar := self._bars.pop(job, None)) is not None:
+    def _close_bar(self, token: object) -> None:
+        if (bar := self._bars.pop(token, None)) is not None:
             bar.close()
 
 

@@ -41,6 +41,7 @@ class CaseController:
         widget: CaseWidget,
         engine: Engine,
         run: Run,
+        *,
         volume_of_layer: Callable[[str], tuple[Volume, Source]],
         report: Callable[[Exception], None],
     ) -> None:
@@ -82,13 +83,13 @@ class CaseController:
             self._report(error)
             return
         self._widget.setSeries((), "")
-        self._set_volume(volume, source)
+        self.show(volume, source)
 
     def set_modality(self, modality: str) -> None:
         """The user knows better what was measured; intensities are normalised anew."""
         volume = self._session.volume
         if volume is not None and volume.modality != modality:
-            self._set_volume(replace(volume, modality=modality), self._session.source)
+            self.show(replace(volume, modality=modality), self._session.source)
 
     def set_window(self, name: str) -> None:
         """Apply a preset."""
@@ -104,9 +105,10 @@ class CaseController:
 
     def _on_opened(self, opened: Opened) -> None:
         self._widget.setSeries(opened.series, opened.chosen)
-        self._set_volume(opened.volume, Source(path=opened.path, series=opened.chosen))
+        self.show(opened.volume, Source(path=opened.path, series=opened.chosen))
 
-    def _set_volume(self, volume: Volume, source: Source) -> None:
+    def show(self, volume: Volume, source: Source) -> None:
+        """Make a volume the one that all panels work on; what belongs to the last one goes."""
         session = self._session
         session.prototypes = session.proposal = session.segmentation = session.scribbles = None
         session.source = source
@@ -118,9 +120,7 @@ class CaseController:
     def _show(self, volume: Volume | None) -> None:
         self._widget.setModality("" if volume is None else volume.modality)
         is_ct = volume is not None and volume.modality == "CT"
-        self._widget.setWindows(
-            [f"{name}" for name in PRESETS] if is_ct else (), "Soft tissue" if is_ct else ""
-        )
+        self._widget.setWindows(tuple(PRESETS) if is_ct else (), "Soft tissue" if is_ct else "")
         self._widget.setGeometryRows(() if volume is None else describe(volume))
         self._widget.setNotes(() if volume is None else volume.notes)
 
@@ -133,11 +133,11 @@ def describe(volume: Volume) -> list[tuple[str, str]]:
     geometry = volume.geometry
     unit = " mm" if geometry.has_spacing else " (no physical size)"
     rows = [
-        ("Voxels", " x ".join(map(str, geometry.shape)) + ("  (z, y, x)" if geometry.ndim == 3 else "  (y, x)")),
-        ("Spacing", " x ".join(f"{s:.4g}" for s in geometry.spacing) + unit),
+        ("Voxels", f"{_by(geometry.shape)}  ({', '.join('zyx'[-geometry.ndim :])})"),
+        ("Spacing", _by(geometry.spacing) + unit),
     ]
     if geometry.has_spacing:
-        rows.append(("Extent", " x ".join(f"{s:.0f}" for s in geometry.size_mm) + " mm"))
+        rows.append(("Extent", f"{_by(tuple(round(s) for s in geometry.size_mm))} mm"))
     if geometry.ndim == 3:
         tilt = tilt_degrees(geometry)
         oblique = f", oblique by {tilt:.1f}°" if tilt > _PERPENDICULAR else ""
@@ -145,6 +145,10 @@ def describe(volume: Volume) -> list[tuple[str, str]]:
     low, high = float(np.min(volume.array)), float(np.max(volume.array))
     rows.append(("Values", f"{low:g} to {high:g}" + (" HU" if volume.modality == "CT" else "")))
     return rows
+
+
+def _by(values: tuple[float, ...]) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)
 
 
 def tilt_degrees(geometry: Geometry) -> float:

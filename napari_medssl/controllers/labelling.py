@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from napari_medssl.widgets.labelling import LabellingWidget
     from napari_medssl.workers import Run
 
-FIRST_CLASSES = ("background", "target")
 PROPOSAL = "probe"
 _CELL_MM = 5.0
 
@@ -46,6 +45,7 @@ class LabellingController:
         widget: LabellingWidget,
         engine: Engine,
         run: Run,
+        *,
         report: Callable[[Exception], None],
     ) -> None:
         self._session = session
@@ -149,7 +149,7 @@ class LabellingController:
             store.set_proposal(PROPOSAL, proposal.array[0], author=PROPOSAL, source=self._session.encoder)
 
         snapshot = scribbles.with_array(scribbles.array.copy())
-        steps = self._engine.probe(volume, self._session.source, snapshot, keep)
+        steps = self._engine.probe(volume, snapshot, keep)
         self._run(steps, "Proposal", done, topic="probe")
 
     def export(self, what: str, path: str) -> None:
@@ -180,7 +180,7 @@ class LabellingController:
                 entered.store.close()
 
         steps = self._engine.enter(project, volume, self._session.source)
-        self._run(steps, "Reading the labels", done, topic="enter", failed=lambda e: self._on_refused(e))
+        self._run(steps, "Reading the labels", done, topic="enter", failed=self._on_refused)
 
     def _on_refused(self, error: Exception) -> None:
         self._widget.setStatus(f"Labels are off: {error}")

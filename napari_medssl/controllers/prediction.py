@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medssl.volume import Volume
@@ -44,7 +43,7 @@ class PredictionController:
             if self._session.volume is volume:
                 self._session.segmentation = segmentation
 
-        steps = self._engine.predict(volume, self._session.source, Path(model))
+        steps = self._engine.predict(volume, model)
         self._run(steps, "Segmentation", done, topic="predict")
 
     def _show(self) -> None:

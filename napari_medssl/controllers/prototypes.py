@@ -51,12 +51,16 @@ class PrototypesController:
 
         def done(clusters: Clusters) -> None:
             if self._session.volume is volume:
-                self._session.solo = 0
-                self._session.prototypes = clusters.volume
-                self._widget.setClusters(rows(clusters))
+                self.show(clusters)
 
-        steps = self._engine.prototypes(volume, self._session.source, count)
+        steps = self._engine.prototypes(volume, count)
         self._run(steps, "Prototype map", done, topic="prototypes")
+
+    def show(self, clusters: Clusters) -> None:
+        """Show a map of the shown volume."""
+        self._session.solo = 0
+        self._session.prototypes = clusters.volume
+        self._widget.setClusters(rows(clusters))
 
     def _on_volume(self, volume: Volume | None) -> None:
         self._widget.setEnabledFor(volume is not None)

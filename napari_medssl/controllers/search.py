@@ -36,6 +36,7 @@ class SearchController:
         widget: SearchWidget,
         engine: Engine,
         run: Run,
+        *,
         open_case: Callable[[str], None],
     ) -> None:
         self._session = session
@@ -72,13 +73,13 @@ class SearchController:
             if self._session.volume is volume and self._session.query == voxel:
                 self._session.hits = hits
 
-        steps = self._engine.search(volume, self._session.source, voxel, self._widget.top(), index)
+        steps = self._engine.search(volume, voxel, self._widget.top(), index)
         self._run(steps, "Search", done, topic="search")
 
     def jump(self, line: int) -> None:
         """Go to a hit; a hit in another case opens that case first."""
         hit = self._session.hits[line]
-        if self._is_here(hit):
+        if self._session.is_here(hit):
             self._session.focus = hit.voxel
         elif hit.path:
             self._goal = hit
@@ -87,7 +88,7 @@ class SearchController:
     def accept(self, lines: list[int], class_id: int) -> None:
         """Make hits of the shown volume labels of a class."""
         hits = [self._session.hits[line] for line in lines]
-        voxels = [hit.voxel for hit in hits if self._is_here(hit)]
+        voxels = [hit.voxel for hit in hits if self._session.is_here(hit)]
         if voxels:
             self._session.accepted.emit(voxels, class_id)
 
@@ -111,14 +112,10 @@ class SearchController:
 
     def build_index(self, folder: str) -> None:
         """Embed all scans of a folder, then open the index."""
-        steps = self._engine.build_index(Path(folder))
+        scans, project = Path(folder), self._session.project
+        index = (project or scans) / "indices" / scans.name
+        steps = self._engine.build_index(scans, index)
         self._run(steps, "Building the index", lambda path: self.open_index(str(path)), topic="index")
-
-    def _is_here(self, hit: Hit) -> bool:
-        volume, source = self._session.volume, self._session.source
-        if volume is None:
-            return False
-        return not hit.path or (source.path is not None and Path(hit.path) == source.path)
 
     def _set_picking(self, is_picking: bool) -> None:
         self._session.picking = Pick.QUERY if is_picking else Pick.NONE
@@ -130,20 +127,20 @@ class SearchController:
             self.search()
 
     def _on_volume(self, volume: Volume | None) -> None:
-        if self._goal is not None and volume is not None and self._is_here(self._goal):
+        if self._goal is not None and volume is not None and self._session.is_here(self._goal):
             self._session.focus = self._goal.voxel
             self._goal = None
         else:
             self.clear()
 
     def _on_hits(self, hits: tuple[Hit, ...]) -> None:
-        self._widget.setHits([_row(hit) for hit in hits])
+        self._widget.setHits([_row(hit, "" if self._session.is_here(hit) else hit.volume) for hit in hits])
 
     def _on_classes(self, classes: tuple[LabelClass, ...]) -> None:
         rows = [(entry.id, entry.name, entry.colour) for entry in classes]
         self._widget.setClasses(rows, self._session.active_class)
 
 
-def _row(hit: Hit) -> HitRow:
+def _row(hit: Hit, case: str) -> HitRow:
     place = ", ".join(f"{value:.1f}" for value in hit.mm)
-    return HitRow(hit.score, hit.volume, hit.voxel, f"x, y, z = {place} mm (LPS)")
+    return HitRow(hit.score, case, hit.voxel, f"x, y, z = {place} mm (LPS)")

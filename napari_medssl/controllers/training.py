@@ -13,11 +13,14 @@ from medssl.volume import Volume
 from napari_medssl.session import Session
 
 if TYPE_CHECKING:
-    from napari_medssl.engine import Engine, TrainingOrder
+    from napari_medssl.engine import Engine
+    from napari_medssl.orders import TrainingOrder
     from napari_medssl.widgets.training import TrainingWidget
     from napari_medssl.workers import Run
 
 SECONDS_BETWEEN_LOOKS = 0.5
+NOBODY = (0, 0.0)
+"""Pid and start time of no process: for a run that the command line made."""
 
 Every = Callable[[float, Callable[[], None]], Callable[[], None]]
 
@@ -41,6 +44,7 @@ class TrainingController:
         widget: TrainingWidget,
         engine: Engine,
         run: Run,
+        *,
         every: Every,
         report: Callable[[Exception], None],
         start: Callable[[list[str], Path], RunProcess] = RunProcess.start,
@@ -55,7 +59,6 @@ class TrainingController:
         self._process: RunProcess | None = None
         self._end_looking: Callable[[], None] | None = None
         self._curves: dict[str, list[tuple[float, float]]] = {}
-        self._message = ""
         widget.startRequested.connect(self.start)
         widget.stopRequested.connect(self.stop)
         session.stroke.connect(lambda _: self._show_cases())
@@ -72,7 +75,7 @@ class TrainingController:
             return
         self._widget.setReady(False)
         settings = self._widget.settings()
-        steps = self._engine.order_training(project, self._session.encoder, settings)
+        steps = self._engine.order_training(project, settings)
         self._run(steps, "Preparing the training", self._on_ordered, failed=lambda _: self._show_cases())
 
     def stop(self) -> None:
@@ -89,9 +92,8 @@ class TrainingController:
         if runs is None or not runs.is_dir():
             return
         folders = sorted((p for p in runs.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
-        found = [process for folder in folders if (process := RunProcess.attach(folder)) is not None]
-        if found:
-            self._follow(found[-1])
+        if folders:
+            self._follow(RunProcess.attach(folders[-1]) or RunProcess(folders[-1], *NOBODY))
 
     def close(self) -> None:
         """Stop looking; the process goes on."""
@@ -124,7 +126,7 @@ class TrainingController:
     def _follow(self, process: RunProcess) -> None:
         self.close()
         self._process = process
-        self._curves, self._message = {}, ""
+        self._curves = {}
         self._widget.setRunFolder(str(process.run))
         self._widget.setRunning(True)
         self._widget.setStatus("")
@@ -137,19 +139,17 @@ class TrainingController:
             self._curves.setdefault(name, []).append((float(event.step), float(value)))
         self._widget.setProgress(event.step, event.total, event.phase)
         if event.message:
-            self._message = event.message
             self._widget.setStatus(event.message)
 
     def _on_end(self, process: RunProcess) -> None:
         self.close()
         self._widget.setRunning(False)
         self._show_cases()
-        result = self._engine.trained(process.run)
-        if result:
+        if result := self._engine.trained(process.run):
             self._session.run = process.run
-            self._widget.setStatus(self._message or "Training ended.")
+            self._widget.setStatus(result)
         else:
-            self._widget.setStatus(f"Training failed: {process.last_words() or 'no reason given'}")
+            self._widget.setStatus(f"Training ended without a result: {process.last_words() or 'no reason'}")
 
     def _show_cases(self) -> None:
         scribbles: Volume | None = self._session.scribbles

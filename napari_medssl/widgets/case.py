@@ -19,7 +19,8 @@ from qtpy.QtWidgets import (
 from superqt import QElidingLabel
 from superqt.utils import signals_blocked
 
-_FILES = "Scans (*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm *.png *.jpg *.jpeg *.tif *.tiff);;All files (*)"
+_PATTERNS = "*.nii *.nii.gz *.nrrd *.nhdr *.mha *.mhd *.dcm *.png *.jpg *.jpeg *.tif *.tiff"
+_FILES = f"Scans ({_PATTERNS});;All files (*)"
 _MODALITIES = (("unknown", ""), ("CT", "CT"), ("MR", "MR"), ("PET", "PT"))
 
 
@@ -53,7 +54,23 @@ class CaseWidget(QWidget):
         for box in (self._layer, self._series, self._window):
             box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
             box.setMinimumContentsLength(12)
+        self._geometry = QFormLayout()
+        self._geometry.setVerticalSpacing(2)
+        self._card = QGroupBox("Geometry")
+        self._card.setLayout(self._geometry)
+        self._notes = QLabel()
+        self._notes.setWordWrap(True)
+        self._project = QElidingLabel()
+        self._choose = QPushButton("Change…")
+        self._choose.setToolTip("Folder that keeps labels, features and training runs")
+        self._arrange()
+        self._connect()
+        self.setSeries((), "")
+        self.setWindows(())
+        self.setGeometryRows(())
+        self.setNotes(())
 
+    def _arrange(self) -> None:
         buttons = QHBoxLayout()
         buttons.addWidget(self._file)
         buttons.addWidget(self._folder)
@@ -63,21 +80,10 @@ class CaseWidget(QWidget):
         choices.addRow(self._series_label, self._series)
         choices.addRow("Modality", self._modality)
         choices.addRow(self._window_label, self._window)
-
-        self._geometry = QFormLayout()
-        self._geometry.setVerticalSpacing(2)
-        self._card = QGroupBox("Geometry")
-        self._card.setLayout(self._geometry)
-        self._notes = QLabel()
-        self._notes.setWordWrap(True)
-
-        self._project = QElidingLabel()
-        choose = QPushButton("Change…")
-        choose.setToolTip("Folder that keeps labels, features and training runs")
         project = QHBoxLayout()
         project.addWidget(QLabel("Project"))
         project.addWidget(self._project, 1)
-        project.addWidget(choose)
+        project.addWidget(self._choose)
 
         layout = QVBoxLayout(self)
         layout.addLayout(buttons)
@@ -87,17 +93,14 @@ class CaseWidget(QWidget):
         layout.addStretch()
         layout.addLayout(project)
 
+    def _connect(self) -> None:
         self._file.clicked.connect(self._ask_file)
         self._folder.clicked.connect(self._ask_folder)
-        choose.clicked.connect(self._ask_project)
+        self._choose.clicked.connect(self._ask_project)
         self._layer.activated.connect(lambda _: self.layerChosen.emit(self._layer.currentData() or ""))
         self._series.activated.connect(lambda _: self.seriesChosen.emit(self._series.currentData()))
         self._modality.activated.connect(lambda _: self.modalityChosen.emit(self._modality.currentData()))
         self._window.activated.connect(lambda _: self.windowChosen.emit(self._window.currentText()))
-        self.setSeries((), "")
-        self.setWindows(())
-        self.setGeometryRows(())
-        self.setNotes(())
 
     def setLayers(self, names: Sequence[str], current: str) -> None:
         """The image layers of the viewer, and the one in use."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Collection
-from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,30 +113,41 @@ def _row(name: str, field: FieldInfo) -> ValueWidget:
     }
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     kind = field.annotation
+    if kind == (int | None):
+        return _optional_count(field, default, options)
     if typing.get_origin(kind) is Literal:
         return ComboBox(choices=list(typing.get_args(kind)), value=default, **options)
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        choices = [member.value for member in kind]
-        return ComboBox(choices=choices, value=default.value if isinstance(default, kind) else None, **options)
     if kind is bool:
         return CheckBox(value=bool(default), **options)
-    if kind is int:
-        low, high = _bounds(field, 1)
-        return SpinBox(value=int(max(low, default or 0)), min=int(low), max=int(high), **options)
-    if kind is float:
-        low, high = _bounds(field, 0)
-        step = 10.0 ** _step_power(default or 1.0)
-        start = min(max(float(default or 0), low), high)
-        return FloatSpinBox(value=start, min=low, max=high, step=step, **options)
+    if kind in (int, float):
+        return _number(field, default, options)
     if kind is Path:
         return FileEdit(value=default or "", **options)
-    if kind is str:
-        return LineEdit(value=default or "", **options)
-    row = LineEdit(value=_to_text(default), **options)
-    row.native.setProperty("yaml", True)
+    row = LineEdit(value=(default or "") if kind is str else _to_text(default), **options)
+    row.native.setProperty("yaml", kind is not str)
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         row.native.setPlaceholderText("none")
     return row
+
+
+def _optional_count(field: FieldInfo, default: int | None, options: dict[str, Any]) -> ValueWidget:
+    """A number whose smallest value reads "default" and means none."""
+    low, high = _bounds(field, 1)
+    low = max(low, -1) - 1
+    row = SpinBox(value=int(low if default is None else default), min=int(low), max=int(high), **options)
+    row.native.setSpecialValueText("default")
+    row.native.setProperty("none", int(low))
+    return row
+
+
+def _number(field: FieldInfo, default: Any, options: dict[str, Any]) -> ValueWidget:
+    if field.annotation is int:
+        low, high = _bounds(field, 1)
+        return SpinBox(value=int(max(low, default or 0)), min=int(low), max=int(high), **options)
+    low, high = _bounds(field, 0)
+    start = min(max(float(default or 0), low), high)
+    step = 10.0 ** _step_power(start or 1.0)
+    return FloatSpinBox(value=start, min=low, max=high, step=step, **options)
 
 
 def _step_power(value: float) -> int:
@@ -176,6 +186,8 @@ def _to_text(value: Any) -> str:
 
 
 def _read(row: ValueWidget) -> Any:
+    if (none := row.native.property("none")) is not None:
+        return None if row.value == none else row.value
     if not _is_yaml(row):
         return row.value
     try:
@@ -185,4 +197,6 @@ def _read(row: ValueWidget) -> Any:
 
 
 def _write(row: ValueWidget, value: Any) -> None:
-    row.value = _to_text(value) if _is_yaml(row) else ("" if value is None else value)
+    none = row.native.property("none")
+    empty = "" if none is None else none
+    row.value = _to_text(value) if _is_yaml(row) else (empty if value is None else value)

@@ -55,7 +55,7 @@ class CurveWidget(QWidget):
             painter.drawText(area, int(Qt.AlignmentFlag.AlignCenter), "no training yet")
             return
         steps = [step for points in self._curves.values() for step, _ in points]
-        first, last = min(steps), max(max(steps), min(steps) + 1)
+        first, last = min(steps), max(*steps, min(steps) + 1)
         painter.setPen(text)
         painter.drawText(
             QRectF(area.left(), area.bottom() + 2, area.width(), _BOTTOM),

@@ -51,13 +51,11 @@ class LabellingWidget(QWidget):
         self._new.setPlaceholderText("New class")
         self._add = QPushButton("Add")
         self._tools = QButtonGroup(self)
-        tools = QHBoxLayout()
         for text, tool in TOOLS:
             button = QPushButton(text)
             button.setCheckable(True)
             button.setProperty("tool", tool)
             self._tools.addButton(button)
-            tools.addWidget(button)
         self._brush = QSpinBox()
         self._brush.setRange(1, 100)
         self._brush.setSuffix(" voxels")
@@ -74,7 +72,16 @@ class LabellingWidget(QWidget):
         self._saved.setWordWrap(True)
         self._export_proposal = QPushButton("Save proposal…")
         self._export_labels = QPushButton("Save scribbles…")
+        self._arrange()
+        self._connect()
+        self.setReady(False)
+        self.setProposalReady(False)
+        self.setHistory(False, False)
 
+    def _arrange(self) -> None:
+        tools = QHBoxLayout()
+        for button in self._tools.buttons():
+            tools.addWidget(button)
         new = QHBoxLayout()
         new.addWidget(self._new, 1)
         new.addWidget(self._add)
@@ -99,6 +106,7 @@ class LabellingWidget(QWidget):
         layout.addWidget(self._saved)
         layout.addLayout(export)
 
+    def _connect(self) -> None:
         self._classes.currentItemChanged.connect(self._on_class)
         self._classes.itemChanged.connect(self._on_renamed)
         self._add.clicked.connect(self._on_add)
@@ -111,9 +119,6 @@ class LabellingWidget(QWidget):
         self._update.clicked.connect(self.updateRequested)
         self._export_proposal.clicked.connect(lambda: self._ask_export("proposal"))
         self._export_labels.clicked.connect(lambda: self._ask_export("scribbles"))
-        self.setReady(False)
-        self.setProposalReady(False)
-        self.setHistory(False, False)
 
     def setClasses(self, classes: Sequence[tuple[int, str, tuple[int, int, int]]], current: int) -> None:
         """The label classes as (id, name, colour), and the one to paint."""

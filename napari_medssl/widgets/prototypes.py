@@ -61,7 +61,7 @@ class PrototypesWidget(QWidget):
         self._table.setShowGrid(False)
         self._table.setToolTip("Click a cluster to see it alone; click it again to see all")
         self._table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self._hint = QLabel("Open a scan, then compute the map: voxels of one colour look alike to the encoder.")
+        self._hint = QLabel("Compute the map: voxels of one colour look alike to the encoder.")
         self._hint.setWordWrap(True)
 
         top = QHBoxLayout()

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
     QFileDialog,
-    QGridLayout,
+    QFormLayout,
     QHBoxLayout,
     QHeaderView,
     QLabel,
@@ -45,7 +45,7 @@ class SearchWidget(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._pick = QPushButton("Pick a voxel in the image")
+        self._pick = QPushButton("Pick in image")
         self._pick.setCheckable(True)
         self._pick.setToolTip("Then click into the image (shortcut Q): similar places are listed below")
         self._query = QLabel("No voxel picked yet.")
@@ -75,19 +75,22 @@ class SearchWidget(QWidget):
         header = self._table.horizontalHeader()
         for column in range(_CASE):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(_CASE, QHeaderView.ResizeMode.Stretch)
+        header.setStretchLastSection(True)
         self._class.setToolTip("Class that accepted hits get")
         self._accept = QPushButton("Accept as label")
         self._accept.setToolTip("Paint one feature cell at every selected hit of this scan (shortcut K)")
         self._accept.setEnabled(False)
         self._clear = QPushButton("Clear")
+        self._arrange()
+        self._connect()
+        self.setCohort("")
+        self.setHits(())
 
-        options = QGridLayout()
-        options.addWidget(QLabel("Search in"), 0, 0)
-        options.addWidget(self._scope, 0, 1)
-        options.addWidget(QLabel("Hits"), 0, 2)
-        options.addWidget(self._top, 0, 3)
-        options.setColumnStretch(1, 1)
+    def _arrange(self) -> None:
+        options = QFormLayout()
+        options.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        options.addRow("Search in", self._scope)
+        options.addRow("Hits", self._top)
         cohort = QHBoxLayout()
         cohort.addWidget(self._open)
         cohort.addWidget(self._build)
@@ -106,6 +109,7 @@ class SearchWidget(QWidget):
         layout.addWidget(self._table, 1)
         layout.addLayout(bottom)
 
+    def _connect(self) -> None:
         self._pick.toggled.connect(self.pickToggled)
         self._scope.activated.connect(lambda _: self.scopeChanged.emit(self._scope.currentData()))
         self._top.editingFinished.connect(lambda: self.topChanged.emit(self._top.value()))
@@ -114,15 +118,13 @@ class SearchWidget(QWidget):
         self._table.itemSelectionChanged.connect(self._on_selection)
         self._accept.clicked.connect(self.accept)
         self._clear.clicked.connect(self.cleared)
-        self.setCohort("")
-        self.setHits(())
 
     def top(self) -> int:
         """How many hits are wanted."""
         return self._top.value()
 
     def scope(self) -> str:
-        """"volume" or "cohort"."""
+        """ "volume" or "cohort"."""
         return str(self._scope.currentData())
 
     def accept(self) -> None:
@@ -162,11 +164,12 @@ class SearchWidget(QWidget):
                 texts = (str(line + 1), f"{row.score:.3f}", ", ".join(map(str, row.voxel)), row.case)
                 for column, text in enumerate(texts):
                     item = QTableWidgetItem(text)
-                    item.setToolTip(f"{row.case}: {row.mm}")
+                    item.setToolTip(f"{row.case}  {row.mm}".strip())
                     if column < 2:
                         item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                     self._table.setItem(line, column, item)
             self._table.clearSelection()
+        self._table.setColumnHidden(_CASE, not any(row.case for row in rows))
         self._on_enabled()
 
     def setClasses(self, classes: Sequence[tuple[int, str, tuple[int, int, int]]], current: int) -> None:

@@ -1,0 +1,218 @@
+"""Layers follow the session, clicks and strokes go back."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from medssl.store.edits import Edit
+from medssl.store.project import LabelClass
+from medssl.volume import Geometry, Volume
+from napari_medssl import layers
+from napari_medssl.scene import Scene
+from napari_medssl.session import Hit, Pick, Session, Source
+
+components = pytest.importorskip("napari.components")
+
+CLASSES = (
+    LabelClass(id=1, name="Background", colour=(9, 9, 9)),
+    LabelClass(id=2, name="bone", colour=(255, 0, 0)),
+)
+
+
+@pytest.fixture
+def scene(session: Session):
+    scene = Scene(components.ViewerModel(), session)
+    yield scene
+    scene.close()
+
+
+def mask_of(volume: Volume, value: int = 0) -> Volume:
+    return volume.with_array(np.full(volume.geometry.shape, value, np.uint8))
+
+
+def roles(scene: Scene) -> list[str]:
+    return [layers.role_of(layer) for layer in scene.viewer.layers]
+
+
+def test_layers_come_in_the_order_that_keeps_strokes_on_top(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.volume = volume
+    session.scribbles = mask_of(volume)
+    session.segmentation = mask_of(volume, 2)
+    session.prototypes = mask_of(volume, 3)
+    session.proposal = mask_of(volume, 1)
+    session.query = (1, 2, 3)
+    assert roles(scene) == ["image", "prototypes", "proposal", "segmentation", "scribbles", "hits"]
+    for layer in scene.viewer.layers:
+        np.testing.assert_allclose(layer.scale, volume.geometry.spacing)
+        assert str(layer.units[0]) == "millimeter"
+
+
+def test_only_one_coloured_map_is_visible(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.volume = volume
+    session.prototypes = mask_of(volume, 3)
+    session.proposal = mask_of(volume, 1)
+    assert not scene.find("prototypes").visible
+    assert scene.find("proposal").visible
+    scene.find("proposal").visible = False
+    session.proposal = mask_of(volume, 2)  # an update leaves the user's choice alone
+    assert not scene.find("proposal").visible
+
+
+def test_an_update_keeps_the_layer_and_its_opacity(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.volume = volume
+    session.proposal = mask_of(volume, 1)
+    layer = scene.find("proposal")
+    layer.opacity = 0.2
+    session.proposal = mask_of(volume, 2)
+    assert scene.find("proposal") is layer
+    assert layer.opacity == pytest.approx(0.2)
+    assert int(layer.data.max()) == 2
+
+
+def test_a_new_scan_takes_away_what_belonged_to_the_old_one(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    theirs = scene.viewer.add_image(np.zeros((4, 5, 6)), name="theirs")
+    session.volume = volume
+    session.proposal = mask_of(volume, 1)
+    other = Volume(np.zeros((1, 3, 4, 5)), Geometry.from_arrays((3, 4, 5)), id="case-2")
+    session.volume = other
+    assert theirs in scene.viewer.layers
+    assert roles(scene) == ["", "image"]
+    assert scene.find("image").name == "case-2"
+
+
+def test_a_users_layer_is_used_and_never_altered(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    data = volume.array[0]
+    theirs = scene.viewer.add_image(data, scale=(3, 1, 1), name="theirs")
+    before = np.array(theirs.affine)
+    session.source = Source(layer="theirs")
+    session.volume = layers.volume_of(theirs)
+    assert len(scene.viewer.layers) == 1
+    np.testing.assert_array_equal(np.array(theirs.affine), before)
+    assert theirs.metadata == {}
+
+
+@pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
+def test_an_oblique_foreign_layer_gets_a_view_in_its_own_frame(scene: Scene) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = [[0, 0, 2.0], [1.0, 0, 0], [0, 1.0, 0]]
+    theirs = scene.viewer.add_image(np.zeros((4, 5, 6)), affine=affine, name="theirs")
+    scene.session.source = Source(layer="theirs")
+    scene.session.volume = layers.volume_of(theirs)
+    view = scene.find("image")
+    assert view is not None
+    assert view is not theirs
+    assert np.shares_memory(view.data, theirs.data)
+
+
+def test_solo_and_opacity(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.volume = volume
+    session.prototypes = mask_of(volume, 3)
+    session.solo = 3
+    session.prototype_opacity = 0.7
+    layer = scene.find("prototypes")
+    assert layer.show_selected_label
+    assert layer.selected_label == 3
+    assert layer.opacity == pytest.approx(0.7)
+    session.solo = 0
+    assert not layer.show_selected_label
+
+
+def test_background_does_not_cover_the_scan_in_results(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.classes = CLASSES
+    session.volume = volume
+    session.scribbles = mask_of(volume)
+    session.proposal = mask_of(volume, 1)
+    colours = scene.find("proposal").colormap.color_dict
+    assert colours[1][3] == 0
+    np.testing.assert_allclose(colours[2], (1, 0, 0, 1))
+    assert scene.find("scribbles").colormap.color_dict[1][3] == 1
+
+
+def test_strokes_reach_the_session_and_edits_reach_the_layer(scene: Scene, volume: Volume) -> None:
+    session, strokes = scene.session, []
+    session.stroke.connect(strokes.append)
+    session.volume = volume
+    session.scribbles = mask_of(volume)
+    layer = scene.find("scribbles")
+    layer.paint((2, 10, 10), 1)
+    assert len(strokes) == 1
+    assert session.scribbles.array.sum() == strokes[0].after.sum()
+    session.edited.emit(strokes[0].inverse())
+    assert layer.data.sum() == 0
+    assert len(strokes) == 1
+
+
+def test_tool_brush_and_class_go_both_ways(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.classes = CLASSES
+    session.volume = volume
+    session.scribbles = mask_of(volume)
+    layer = scene.find("scribbles")
+    session.tool, session.brush, session.active_class = "paint", 7, 2
+    assert (layer.mode, layer.brush_size, layer.selected_label) == ("paint", 7, 2)
+    assert scene.viewer.layers.selection.active is layer
+    layer.mode, layer.brush_size, layer.selected_label = "erase", 4, 1
+    assert (session.tool, session.brush, session.active_class) == ("erase", 4, 1)
+
+
+def press(scene: Scene, position: tuple[float, ...], drag: float = 0.0) -> None:
+    event = SimpleNamespace(type="mouse_press", pos=(100.0, 100.0), position=position, button=1)
+    for callback in scene.viewer.mouse_drag_callbacks:
+        steps = callback(scene.viewer, event)
+        next(steps)
+        event.type, event.pos = "mouse_move", (100.0 + drag, 100.0)
+        next(steps)
+        event.type = "mouse_release"
+        next(steps, None)
+
+
+def test_a_click_is_a_voxel_while_picking(scene: Scene, volume: Volume) -> None:
+    session, picked = scene.session, []
+    session.picked.connect(lambda voxel, picking: picked.append((voxel, picking)))
+    session.volume = volume
+    world = tuple(volume.geometry.to_world((4, 11, 30)))
+    press(scene, world)
+    assert picked == []
+    session.picking = Pick.QUERY
+    press(scene, world, drag=20)
+    assert picked == []
+    press(scene, world)
+    press(scene, tuple(volume.geometry.to_world((4, 400, 30))))  # outside the scan
+    assert picked == [((4, 11, 30), Pick.QUERY)]
+
+
+def test_focus_moves_the_slider_to_the_slice(scene: Scene, volume: Volume) -> None:
+    scene.session.volume = volume
+    scene.session.focus = (7, 3, 3)
+    layer = scene.find("image")
+    assert round(layer.world_to_data(scene.viewer.dims.point)[0]) == 7
+
+
+def test_hits_of_this_scan_and_the_query_are_points(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.volume = volume
+    session.query = (1, 2, 3)
+    session.hits = (Hit("case-1", (2, 2, 2), (0, 0, 0), 0.9), Hit("case-2", (9, 9, 9), (0, 0, 0), 0.8, "/x"))
+    layer = scene.find("hits")
+    np.testing.assert_array_equal(layer.data, [[2, 2, 2], [1, 2, 3]])
+    session.query, session.hits = None, ()
+    assert scene.find("hits") is None
+
+
+def test_close_lets_go(session: Session, volume: Volume) -> None:
+    scene = Scene(components.ViewerModel(), session)
+    scene.close()
+    session.volume = volume
+    assert len(scene.viewer.layers) == 0
+    assert Edit is not None
+    assert not scene.viewer.mouse_drag_callbacks
