@@ -71,11 +71,13 @@ def write_tiny_weights(path: Path, spatial_dims: int, seed: int = 0) -> Path:
         coarse = torch.rand(2, 1, *(6,) * spatial_dims)
         noise = coarse.repeat_interleave(8, 2).repeat_interleave(8, 3)
         noise = noise.repeat_interleave(8, 4) if spatial_dims == 3 else noise
+        seen = []
         for _ in range(3):
             cells = dense.concatenated(encoder(noise + 0.1 * torch.randn(noise.shape)))
             cells = cells.flatten(2).transpose(1, 2).reshape(-1, 72)
             head(cells)
-        fit_projection(dense, cells[:2000], again.reshape(-1, 72)[:2000])
+            seen.append(cells)
+        fit_projection(dense, seen[-2], seen[-1])
         # some cells as prototypes: random ones may all lie further away than a single winner
         prototypes.weight.copy_(head.eval()(cells[:: len(cells) // 12][:12]))
     tensors = {f"backbone.encoder.{k}": v.numpy() for k, v in encoder.state_dict().items()}

@@ -19,12 +19,16 @@ from medssl.store.features import FeatureSignature, FeatureStore, StoredFeatures
 from medssl.store.project import Project, content_hash
 from medssl.store.weights import resolve
 from medssl.volume import Geometry, Volume
+from medssl.volume.working_grid import working_geometry
 
 if TYPE_CHECKING:
     import torch
 
     from medssl.inference.embed import Embedding
     from medssl.inference.load import LoadedEncoder
+
+EMBEDDING = 1
+"""Raised when the same weights and the same volume begin to give other features."""
 
 MEMORY_BYTES = 4 * 2**30
 """Default bound of everything that is kept."""
@@ -174,7 +178,8 @@ class Workspace:
 
     def signature(self, volume: Volume, encoder: LoadedEncoder) -> FeatureSignature:
         """What the features of a volume depend on."""
-        settings = {"spacing_range": encoder.spacing_range, "modality": volume.modality}
+        grid = working_geometry(volume.geometry, encoder.spacing_range)
+        settings = {"embedding": EMBEDDING, "grid": grid.shape, "modality": volume.modality}
         return FeatureSignature(self.hash_of(volume), encoder.signature, settings)
 
     def clear(self) -> None:
@@ -199,5 +204,9 @@ def index_signature(encoder: LoadedEncoder) -> dict[str, Any]:
     stride = [s * POOLING for s in encoder.features.levels[0].stride]
     return {
         "weights": encoder.signature,
-        "settings": {"stride": stride, "spacing_range": list(encoder.spacing_range)},
+        "settings": {
+            "embedding": EMBEDDING,
+            "stride": stride,
+            "spacing_range": list(encoder.spacing_range),
+        },
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,24 +41,30 @@ def phantom(seed: int = 0) -> Volume:
     return Volume(array.astype(np.int16)[None], geometry, "CT", f"phantom{seed}")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "scans").mkdir()
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory, tiny_weights: dict[int, Path]) -> Path:
+    """A folder with three scans and their index; do not change it."""
+    folder = tmp_path_factory.mktemp("cohort")
+    (folder / "scans").mkdir()
     for seed in range(3):
-        write_volume(phantom(seed), tmp_path / "scans" / f"case{seed}.nii.gz")
-    return tmp_path
+        write_volume(phantom(seed), folder / "scans" / f"case{seed}.nii.gz")
+    drain(embed.run(EmbedConfig(encoder=str(tiny_weights[3]), data=folder / "scans", out=folder / "index")))
+    return folder
 
 
-def embedded(folder: Path, encoder: Path) -> Path:
-    drain(embed.run(EmbedConfig(encoder=str(encoder), data=folder / "scans", out=folder / "index")))
-    return folder / "index"
+@pytest.fixture
+def folder(cohort: Path, tmp_path: Path) -> Path:
+    """A copy of the cohort for this test alone."""
+    shutil.copytree(cohort, tmp_path / "copy", copy_function=shutil.copy2)
+    return tmp_path / "copy"
 
 
 def test_a_cohort_becomes_an_index_and_goes_on(folder: Path, tiny_weights: dict[int, Path]) -> None:
     (folder / "scans" / "broken.nii.gz").write_bytes(b"not an image")
-    config = EmbedConfig(encoder=str(tiny_weights[3]), data=folder / "scans", out=folder / "index")
+    (folder / "scans" / "case2.nii.gz").unlink()
+    config = EmbedConfig(encoder=str(tiny_weights[3]), data=folder / "scans", out=folder / "new")
     first = drain(embed.run(config)).to_json()
-    assert len(first["volumes"]) == len(first["added"]) == 3
+    assert len(first["volumes"]) == len(first["added"]) == 2
     assert [failure["image"] for failure in first["failures"]] == ["broken.nii.gz"]
     assert first["vectors"] > 100
     again = drain(embed.run(config)).to_json()
@@ -66,23 +73,23 @@ def test_a_cohort_becomes_an_index_and_goes_on(folder: Path, tiny_weights: dict[
     write_volume(phantom(9), folder / "scans" / "case1.nii.gz")  # changed: replaced, not added twice
     changed = drain(embed.run(config)).to_json()
     assert len(changed["added"]) == 1
-    assert len(changed["volumes"]) == 3
+    assert len(changed["volumes"]) == 2
 
 
 def test_an_interrupted_cohort_keeps_what_is_done(folder: Path, tiny_weights: dict[int, Path]) -> None:
-    steps = embed.run(EmbedConfig(encoder=str(tiny_weights[3]), data=folder / "scans", out=folder / "index"))
+    steps = embed.run(EmbedConfig(encoder=str(tiny_weights[3]), data=folder / "scans", out=folder / "new"))
     for progress in steps:
         if progress.phase.startswith("2 of 3"):
             break
     steps.close()
-    content = json.loads((folder / "index" / "index.json").read_text())
+    content = json.loads((folder / "new" / "index.json").read_text())
     assert len(content["volumes"]) == 1
 
 
 def test_an_index_of_other_weights_is_refused(
     folder: Path, tiny_weights: dict[int, Path], tmp_path: Path
 ) -> None:
-    index = embedded(folder, tiny_weights[3])
+    index = folder / "index"
     other = tmp_path / "other.safetensors"
     other.write_bytes(_reseeded(tiny_weights[3]))
     with pytest.raises(SignatureMismatchError, match="another weights"):
@@ -106,7 +113,7 @@ def _reseeded(path: Path) -> bytes:
 
 
 def test_hits_follow_the_contract(folder: Path, tiny_weights: dict[int, Path]) -> None:
-    index = embedded(folder, tiny_weights[3])
+    index = folder / "index"
     path = folder / "scans" / "case1.nii.gz"
     config = SearchConfig(index=index, input=path, at="20,20,24", top=6, out=folder / "hits.json")
     drain(search.run(config))
@@ -128,7 +135,7 @@ def test_hits_follow_the_contract(folder: Path, tiny_weights: dict[int, Path]) -
 
 
 def test_a_scan_outside_the_index_finds_its_twin(folder: Path, tiny_weights: dict[int, Path]) -> None:
-    index = embedded(folder, tiny_weights[3])
+    index = folder / "index"
     twin = phantom(1)
     twin.array[0, 0, 0, 0] = -999  # another content, the same features
     write_volume(twin, folder / "twin.nrrd")
@@ -140,7 +147,7 @@ def test_a_scan_outside_the_index_finds_its_twin(folder: Path, tiny_weights: dic
 
 
 def test_a_painted_region_and_a_choice_of_volumes(folder: Path, tiny_weights: dict[int, Path]) -> None:
-    index = embedded(folder, tiny_weights[3])
+    index = folder / "index"
     path = folder / "scans" / "case0.nii.gz"
     volume = read_volume(path)
     mask = np.zeros(SHAPE, np.uint8)
@@ -170,7 +177,7 @@ def test_search_settings_are_checked() -> None:
 
 
 def test_a_voxel_outside_is_one_clear_error(folder: Path, tiny_weights: dict[int, Path]) -> None:
-    index = embedded(folder, tiny_weights[3])
+    index = folder / "index"
     config = SearchConfig(index=index, input=folder / "scans" / "case1.nii.gz", at="20,56,24")
     with pytest.raises(InputError, match="voxel 20,56,24 lies outside the image of 40,56,48 voxels"):
         drain(search.run(config))

@@ -15,12 +15,12 @@ from medssl.jobs.progress import drain
 from medssl.volume import Geometry, Volume
 from medssl.volume.normalize import Normalizer
 
-SHAPES = {2: (75, 110), 3: (41, 53, 70)}
+SHAPES = {2: (75, 110), 3: (25, 37, 42)}
 CT = np.int16(-1000), np.int16(1200)
 
 
 def scan(spatial_dims: int, rng: np.random.Generator, spacing: float = 0.5) -> Volume:
-    """Noise beside air; half a millimetre is the finest spacing of the range, so its own grid is the working grid."""
+    """Noise beside air, at the finest spacing of the range: its own grid is the working grid."""
     shape = SHAPES[spatial_dims]
     array = rng.integers(*CT, size=(1, *shape)).astype(np.int16)
     array[:, : shape[0] // 2] = -1000  # air: cells must not all look alike
@@ -39,7 +39,7 @@ def one_pass(volume: Volume, encoder: LoadedEncoder) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
-@pytest.mark.parametrize("tile_bytes", [1, 20_000, 200_000, 2**30])
+@pytest.mark.parametrize("tile_bytes", [100_000, 300_000, 2**30])
 def test_tiles_equal_one_pass(
     spatial_dims: int,
     tile_bytes: int,
@@ -47,8 +47,6 @@ def test_tiles_equal_one_pass(
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if tile_bytes == 1 and spatial_dims == 3:
-        tile_bytes = 5_000  # tiles of one cell would take minutes
     monkeypatch.setitem(embed.TILE_BYTES, "cpu", tile_bytes)
     encoder = load_encoder(tiny_weights[spatial_dims])
     volume = scan(spatial_dims, rng)
@@ -70,10 +68,10 @@ def test_levels_equal_one_pass_to_float32(
     encoder = load_encoder(tiny_weights[spatial_dims])
     volume = scan(spatial_dims, rng)
     found = {}
-    for tile_bytes in (20_000, 2**30):
+    for tile_bytes in (100_000, 2**30):
         monkeypatch.setitem(embed.TILE_BYTES, "cpu", tile_bytes)
         found[tile_bytes] = drain(embed._level_steps(embed.VolumeSource(volume, encoder), encoder))
-    for tiled, whole in zip(found[20_000], found[2**30], strict=True):
+    for tiled, whole in zip(found[100_000], found[2**30], strict=True):
         torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
 
 
@@ -84,7 +82,7 @@ def test_prototypes_equal_one_pass(
     rng: np.random.Generator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(embed.TILE_BYTES, "cpu", 20_000)
+    monkeypatch.setitem(embed.TILE_BYTES, "cpu", 100_000)
     encoder = load_encoder(tiny_weights[spatial_dims])
     volume = scan(spatial_dims, rng)
     found = drain(describe_steps(volume, encoder)).prototypes
@@ -125,7 +123,7 @@ def test_region_equals_the_whole_where_its_context_suffices(
 ) -> None:
     encoder = load_encoder(tiny_weights[2])
     array = rng.integers(*CT, size=(1, 400, 400)).astype(np.int16)
-    volume = Volume(array, Geometry.from_arrays((400, 400)), "CT", "big")
+    volume = Volume(array, Geometry.from_arrays((400, 400), has_spacing=False), "CT", "big")
     whole = embed_volume(volume, encoder)
     region = ((80, 400), (64, 384))
     patch = drain(describe_steps(volume, encoder, region=region)).features
@@ -147,14 +145,14 @@ def test_a_colour_image_is_averaged(tiny_weights: dict[int, Path], rng: np.rando
 def test_the_wrong_number_of_dimensions_is_refused(
     tiny_weights: dict[int, Path], rng: np.random.Generator
 ) -> None:
-    with pytest.raises(InputError, match="has 2 dimensions and the encoder .* is for 3"):
+    with pytest.raises(InputError, match=r"has 2 dimensions and the encoder .* is for 3"):
         embed_volume(scan(2, rng), load_encoder(tiny_weights[3]))
 
 
 def test_a_closed_generator_stops(
     tiny_weights: dict[int, Path], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(embed.TILE_BYTES, "cpu", 20_000)
+    monkeypatch.setitem(embed.TILE_BYTES, "cpu", 100_000)
     steps = embed_steps(scan(3, rng), load_encoder(tiny_weights[3]))
     progress = next(steps)
     assert progress.step == 1
