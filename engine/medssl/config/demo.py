@@ -1,0 +1,25 @@
+"""Settings of `medssl demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from medssl.config.command import CommandConfig
+
+
+class DemoConfig(CommandConfig):
+    """The whole road on one scan: prototypes, search, a few labels, probe, fine-tuning, export."""
+
+    input: Path | None = Field(None, description="scan; default: the MNI152 average brain inside nilearn")
+    out: Path = Field(
+        Path("medssl-demo"), description="folder for the results; those of an earlier demo are replaced"
+    )
+    headless: bool = Field(False, description="no window: render under a virtual screen, save a screenshot")
+    encoder: str = Field("default", description="weights: registry name, run folder or file")
+    k: int = Field(12, ge=2, le=255, description="prototypes in the map")
+    strokes: int = Field(4, ge=1, le=100, description="short scribbles per class")
+    steps: int | None = Field(
+        None, ge=1, description="steps of fine-tuning; default: about a minute on 2 cores"
+    )
