@@ -221,15 +221,15 @@ def _table(path: Path, image: Path, label: Path) -> Path:
 
 def _view(config: DemoConfig, project: Project, result: DemoResult) -> Steps[str]:
     yield Progress(0, 1, "opening the viewer")
+    on_display = can_open(config.headless)
     try:
-        save_screenshot(project.folder, config.out / "screenshot.png")
-        if can_open(config.headless):
+        save_screenshot(project.folder, config.out / "screenshot.png", on_display=on_display)
+        if on_display:
             open_viewer(project.folder)
-            return "screenshot.png; the viewer is open"
     except InputError as error:
         result.notes.append(f"no screenshot: {error}")
         return result.notes[-1]
-    return "screenshot.png"
+    return "screenshot.png; the viewer stays open" if on_display else "screenshot.png"
 
 
 def _about(case: Case) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,18 +16,19 @@ LONGEST = 300.0
 """Seconds after which a viewer that should only draw one picture is given up."""
 
 
-def save_screenshot(project: Path, picture: Path) -> None:
-    """Open the project in the viewer on a virtual screen, save its picture, close it.
+def save_screenshot(project: Path, picture: Path, *, on_display: bool = False) -> None:
+    """Open the project in the viewer, save its picture, close it.
 
     Args:
         project: project folder.
         picture: PNG file to write.
+        on_display: on the user's screen; a virtual one by default.
 
     Raises:
         InputError: no viewer or no virtual screen is installed, or the viewer failed.
     """
     _needs_viewer()
-    with virtual_screen() as environment:
+    with nullcontext(dict(os.environ)) if on_display else virtual_screen() as environment:
         try:
             done = subprocess.run(
                 [*_viewer(project), "--screenshot", str(picture)],
