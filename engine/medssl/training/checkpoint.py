@@ -61,7 +61,7 @@ def save_checkpoint(
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror or error)
         raise InputError(
-            f"{path}: cannot be written, {reason}; earlier checkpoints are whole: mend this and continue with "
+            f"{path}: cannot be written, {reason}; earlier checkpoints are whole: mend it and continue with "
             f"--resume {run.folder}"
         ) from error
     return path

@@ -109,7 +109,10 @@ def test_bad_input_is_refused_in_one_line(pretrain_config, changes: dict[str, ob
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_resumed_from_its_last_checkpoint(pretrain_config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_or_interrupted_run_goes_on_as_if_nothing_had_been(
+    pretrain_config, tmp_path: Path, number: signal.Signals
+) -> None:
     long = {"steps": 40, "batch_size": 4, "checkpoint_every": 2, "log_every": 1}
     config = pretrain_config(out=tmp_path / "killed", training=long)
     file = tmp_path / "config.yaml"
@@ -122,8 +125,11 @@ def test_a_killed_run_is_resumed_from_its_last_checkpoint(pretrain_config, tmp_p
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.send_signal(number)
+    _, errors = process.communicate()
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert f"continue with: medssl pretrain --resume {config.out}" in errors.decode()
     done = len(Run(config.out).events())
     assert 2 <= done < 40
     subprocess.run([*command, "--resume", str(config.out)], env=environment, check=True, capture_output=True)
