@@ -198,4 +198,4 @@ def _wanted_cells(wanted: NDArray[np.bool_], native: Geometry, grid: Geometry) -
 
 
 def _belongs(key: str) -> bool:
-    return key.startswith(("backbone.", "segmentation."))
+    return key.startswith(("backbone.", "segmentation.", "linear."))

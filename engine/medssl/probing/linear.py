@@ -138,6 +138,12 @@ class LinearProbe:
             raise InputError("the probe has not seen any label; fit it first")
         return self._model.probabilities(samples)
 
+    def folded(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(weight (C, D), bias (C,)) that take samples as they are, for a network to start from."""
+        if self._model is None:
+            raise InputError("the probe has not seen any label; fit it first")
+        return self._model.folded()
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything needed to restore the probe, as plain arrays (no pickle)."""
         if self._model is None:

@@ -171,6 +171,8 @@ class SegmentationTask(nn.Module):
 def layer_scale(levels: Sequence[object], encoder_rate: float, decay: float) -> dict[str, float]:
     """Learning-rate factors by parameter prefix: the deeper below the output, the smaller.
 
+    What comes from elsewhere (encoder, linear probe) learns slower than the new decoder.
+
     Args:
         levels: levels of the encoder, finest first.
         encoder_rate: factor of the coarsest stage, the nearest to the decoder.
@@ -178,7 +180,8 @@ def layer_scale(levels: Sequence[object], encoder_rate: float, decay: float) -> 
     """
     count = len(levels)
     prefix = "network.backbone.encoder.stages"
-    return {f"{prefix}.{i}.": encoder_rate * decay ** (count - 1 - i) for i in range(count)}
+    scale = {f"{prefix}.{i}.": encoder_rate * decay ** (count - 1 - i) for i in range(count)}
+    return {**scale, "network.linear.": encoder_rate}
 
 
 def _intensity() -> RandomIntensity:

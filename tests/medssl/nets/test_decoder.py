@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from medssl.nets.decoder import PyramidDecoder
+from medssl.nets.dense import DenseFeatures, resize
 from medssl.nets.encoders import ResidualEncoder
 from medssl.nets.segmentation import SegmentationNetwork
 
@@ -63,3 +64,27 @@ def test_flipping_the_image_of_a_symmetric_network_flips_the_logits(spatial_dims
 def test_channels_must_fit_the_levels():
     with pytest.raises(ValueError, match="4 levels"):
         PyramidDecoder(3, 1, encoder(3).levels, (3, 4))
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_with_a_linear_part_the_network_begins_as_the_probe(spatial_dims):
+    net = encoder(spatial_dims).eval()
+    dense = DenseFeatures(net.levels, 8)
+    dense.weight.copy_(torch.randn(8, dense.in_channels))
+    dense.mean.copy_(torch.rand(dense.in_channels) * 0.1)
+    weight, bias = torch.randn(3, 10), torch.randn(3)
+    network = SegmentationNetwork(net, 3, (3, 4, 5, 6), has_linear=True).eval()
+    network.linear.start_from(dense, weight, bias)
+    x = torch.rand(2, 1, *(32,) * spatial_dims)
+    features = resize(dense(net(x)), x.shape[2:])
+    blurred = network.linear.smoothed(x)
+    inputs = torch.cat([features, x, blurred], dim=1)  # what the probe sees of every voxel
+    shape = (1, 3, *(1,) * spatial_dims)
+    expected = torch.einsum("kc,bcn->bkn", weight, inputs.flatten(2)).view(2, 3, *x.shape[2:]) + bias.view(
+        shape
+    )
+    torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-4)
+    inside = (..., *(slice(4, -4),) * spatial_dims)
+    noise = torch.randn_like(x)
+    assert 0.05 < float(network.linear.smoothed(noise)[inside].std()) < 0.35, "an average over neighbours"
+    torch.testing.assert_close(network.linear.smoothed(torch.ones_like(x)), torch.ones_like(x))

@@ -158,6 +158,7 @@ def test_layer_scale_falls_towards_the_image():
     model = task(2)
     scale = layer_scale(model.network.encoder.levels, 0.5, 0.5)
     names = [name for name, _ in model.named_parameters()]
+    assert scale.pop("network.linear.") == 0.5
     for prefix in scale:
         assert any(name.startswith(prefix) for name in names)
     assert list(scale.values()) == [0.0625, 0.125, 0.25, 0.5]

@@ -10,6 +10,8 @@ from medssl.errors import InputError
 from medssl.volume.working_grid import SPACING_RANGE
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from medssl.inference.load import LoadedEncoder
     from medssl.probing.linear import LinearProbe
     from medssl.tasks.segmentation import SegmentationTask
@@ -45,9 +47,10 @@ def export_network(path: Path, cohort: Cohort, task: SegmentationTask, loaded: L
         },
     }
     dense = None if loaded is None else loaded.features
-    export_weights(
-        path, network.backbone, metadata, dense=dense, modules={"segmentation": network.segmentation}
-    )
+    modules: dict[str, nn.Module] = {"segmentation": network.segmentation}
+    if network.linear is not None:
+        modules["linear"] = network.linear
+    export_weights(path, network.backbone, metadata, dense=dense, modules=modules)
 
 
 def export_probe(path: Path, cohort: Cohort, probe: LinearProbe, loaded: LoadedEncoder) -> None:

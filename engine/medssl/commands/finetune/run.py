@@ -105,7 +105,7 @@ def run(config: FinetuneConfig, workspace: Workspace | None = None) -> Steps[Fin
         fitted: FitResult | None = None
         best_step = 0
         if config.mode != "probe":
-            task = build_task(config, cohort, loaded)
+            task = build_task(config, cohort, loaded, probe)
             fitted, best_step = yield from train(config, cohort, task, folder)
             if fitted.stopped == "signal":
                 return _result(folder, cohort, scores, fitted, best_step=best_step, use="", begin=begin)

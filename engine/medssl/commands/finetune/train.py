@@ -14,6 +14,7 @@ from medssl.store.runs import Run
 if TYPE_CHECKING:
     from medssl.data.patches import PatchLoader
     from medssl.inference.load import LoadedEncoder
+    from medssl.probing.linear import LinearProbe
     from medssl.tasks.segmentation import SegmentationTask
     from medssl.training.early_stop import EarlyStop
     from medssl.training.loop import FitResult
@@ -23,8 +24,13 @@ _LOOKS = 12
 """Held-out patches that early stopping looks at."""
 
 
-def build_task(config: FinetuneConfig, cohort: Cohort, loaded: LoadedEncoder | None) -> SegmentationTask:
-    """The network to train: a copy of the loaded encoder, or a new one, with a new decoder."""
+def build_task(
+    config: FinetuneConfig, cohort: Cohort, loaded: LoadedEncoder | None, probe: LinearProbe | None
+) -> SegmentationTask:
+    """The network to train: a copy of the loaded encoder, or a new one, with a new decoder.
+
+    With a probe, training begins where the probe ended.
+    """
     from copy import deepcopy
 
     import torch
@@ -40,8 +46,15 @@ def build_task(config: FinetuneConfig, cohort: Cohort, loaded: LoadedEncoder | N
         encoder = deepcopy(loaded.encoder).cpu().requires_grad_(True)
     settings = config.segmentation
     network = SegmentationNetwork(
-        encoder, len(cohort.values), settings.decoder_channels, settings.supervised_levels
+        encoder,
+        len(cohort.values),
+        settings.decoder_channels,
+        settings.supervised_levels,
+        has_linear=probe is not None,
     )
+    if probe is not None and loaded is not None and network.linear is not None:
+        weight, bias = (torch.from_numpy(values) for values in probe.folded())
+        network.linear.start_from(loaded.features, weight, bias)
     return SegmentationTask(
         network,
         settings,
@@ -87,6 +100,8 @@ def train(
         every=min(config.interval, loop.steps),
         patience=config.patience,
     )
+    if config.resume is None:
+        early.judge(0)  # the probe it starts from may be the best there is
     steps = fit(
         task, loader, loop, fabric=fabric, run=folder, seed=config.seed, optimizer=optimizer, after_step=early
     )
