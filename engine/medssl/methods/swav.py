@@ -95,7 +95,7 @@ class Swav(nn.Module):
         crops = [self._augmented(view, generator) for view in crops]
         if self.cells is None:
             return SwavViews(crops, boxes, modality, None, None)
-        places, seen = shared_places(boxes[0], boxes[1], self.config.cells_per_crop, generator)
+        places, seen = shared_places(first, boxes[0], boxes[1], self.config.cells_per_crop, generator)
         return SwavViews(crops, boxes, modality, places.to(first.device), seen.to(first.device))
 
     def forward(self, views: SwavViews, step: int) -> Losses:

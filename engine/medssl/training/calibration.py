@@ -11,11 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from medssl.nets.dense import DenseFeatures, fit_projection
 from medssl.protocols import Batch
 from medssl.transforms.correspondence import sample_levels, shared_places, turned
-from medssl.transforms.crops import CropBoxes, crop, sample_at
+from medssl.transforms.crops import crop
 from medssl.transforms.multicrop import MultiCrop
 from medssl.transforms.random_intensity import RandomIntensity
-
-FOREGROUND = 0.05
 
 
 @torch.no_grad()
@@ -65,11 +63,8 @@ def calibrate_projection(
         size = tuple(max(16, n * 3 // 4 // 16 * 16) for n in shape)
         drawn = MultiCrop(size, size, local_count=0, global_scale=(0.3, 1.0)).draw(len(x), shape, generator)
         boxes = [turned(box, generator) for box in drawn]
-        places, seen = shared_places(boxes[0], boxes[1], cells, generator)
-        n = len(shape)
-        whole = CropBoxes(boxes[0].centre * 0 + 0.5, torch.eye(n, device=x.device).expand(len(x), n, n))
-        kept = seen & (sample_at(x[:, :1], whole, places)[0][:, 0] > FOREGROUND)
+        places, seen = shared_places(x, boxes[0], boxes[1], cells, generator)
         for taken, box, image in zip(views, boxes, crop(x, boxes, size), strict=True):
             levels = dense.normalized(encoder(intensity(image, generator)))
-            taken.append(sample_levels(levels, box, places)[kept].cpu())
+            taken.append(sample_levels(levels, box, places)[seen].cpu())
     fit_projection(dense, torch.cat(views[0]), torch.cat(views[1]))

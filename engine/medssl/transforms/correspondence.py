@@ -20,25 +20,35 @@ def turned(box: CropBoxes, generator: torch.Generator) -> CropBoxes:
     return CropBoxes(box.centre, torch.where(ops.flip[:, None].to(axes.device), -axes, axes))
 
 
+FOREGROUND = 0.05
+"""Normalised intensity at and below which a place is air."""
+
+
 def shared_places(
-    first: CropBoxes, second: CropBoxes, count: int, generator: torch.Generator
+    image: Tensor, first: CropBoxes, second: CropBoxes, count: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random places of the first crop; as many as possible are seen by the second too.
+    """Random places of the first crop; as many as possible lie in the second too, and not in air.
+
+    Air looks the same everywhere: an assignment that must share prototypes out evenly would have to
+    tell its cells apart, which no feature can.
 
     Args:
+        image: (B, C, *S) source in [0, 1]; its first channel says where air is.
         first: B boxes.
         second: B boxes of the same images.
         count: P places per image.
         generator: source of all randomness.
 
     Returns:
-        Image coordinates (B, P, n), and (B, P) bool, whether a place really lies in both.
+        Image coordinates (B, P, n), and (B, P) bool, whether a place really lies in both and not in air.
     """
     batch, n = first.centre.shape
     offsets = torch.rand(batch, 4 * count, n, generator=generator, device=generator.device) - 0.5
     places = first.centre[:, None] + offsets @ first.axes.mT  # (B, 4P, n)
     inside = second.relative(places)
-    seen = ((inside >= 0) & (inside <= 1)).all(-1)
+    whole = CropBoxes(torch.full_like(first.centre, 0.5), torch.eye(n).to(first.axes).expand_as(first.axes))
+    brightness = sample_at(image[:, :1], whole, places)[0][:, 0].to(places.device)
+    seen = ((inside >= 0) & (inside <= 1)).all(-1) & (brightness > FOREGROUND)
     order = seen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
     return places.gather(1, order[..., None].expand(-1, -1, n)), seen.gather(1, order)
 
