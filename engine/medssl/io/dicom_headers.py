@@ -13,7 +13,16 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    PositronEmissionTomographyImageStorage,
+)
 
 from medssl.io.formats import looks_like_dicom
 
@@ -72,8 +81,11 @@ _TAGS = [
     )
 ]
 _PIXEL_DATA = {"<": b"\xe0\x7f\x10\x00", ">": b"\x7f\xe0\x00\x10"}
+_ITEM, _ITEMS_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _BYTE_ORDER = {ExplicitVRLittleEndian: "<", ImplicitVRLittleEndian: "<", ExplicitVRBigEndian: ">"}
 _NATIVE_BITS = (8, 16)
+_JPEG = {*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes, *JPEG2000TransferSyntaxes}
+_RESCALED_BY_ITK = (None, CTImageStorage, PositronEmissionTomographyImageStorage)
 
 
 @dataclass(frozen=True)
@@ -93,11 +105,19 @@ class NativePixels:
 
 @dataclass(frozen=True)
 class Header:
-    """A file, its fields without pixels, and where its pixels lie when they are not compressed."""
+    """A file, its fields without pixels, and how its pixels are stored.
+
+    Args:
+        path: the file.
+        fields: what stands before the pixels.
+        native: where the pixels lie, None where they are compressed.
+        is_jpeg: whether they are one complete grey picture of the JPEG family.
+    """
 
     path: Path
     fields: Dataset
     native: NativePixels | None
+    is_jpeg: bool
 
 
 @dataclass(frozen=True)
@@ -118,6 +138,8 @@ class Frame:
         intercept: rescale intercept.
         order: sorts pictures of one position: time, then instance number, then frame.
         native: where the pixels lie, None where they are compressed.
+        itk_type: what the type of ITK's decoded and rescaled pixels depends on; None where ITK cannot be
+            asked.
     """
 
     path: Path
@@ -133,6 +155,7 @@ class Frame:
     intercept: float
     order: tuple[float, ...]
     native: NativePixels | None
+    itk_type: tuple[float, ...] | None
 
 
 def read_header(path: Path) -> Header | None:
@@ -148,20 +171,35 @@ def read_header(path: Path) -> Header | None:
         fields = pydicom.dcmread(handle, stop_before_pixels=True, force=True, specific_tags=_TAGS)
         if "SOPClassUID" not in fields and "Rows" not in fields:
             raise InvalidDicomError("neither an image nor any other known object")
-        return Header(path, fields, _native_pixels(fields, handle))
+        if fields.get("SamplesPerPixel") != 1 or fields.get("PhotometricInterpretation") != "MONOCHROME2":
+            return Header(path, fields, None, False)
+        return Header(path, fields, _native_pixels(fields, handle), _is_jpeg(fields, handle))
+
+
+def _is_jpeg(fields: FileDataset, handle: BinaryIO) -> bool:
+    """Whether one complete JPEG picture follows: items up to the closing delimiter.
+
+    ITK decodes what is there of a truncated picture without an error, so it must not see one.
+    """
+    if fields.file_meta.get("TransferSyntaxUID") not in _JPEG or (fields.get("NumberOfFrames") or 1) != 1:
+        return False
+    if handle.read(12)[:4] != _PIXEL_DATA["<"]:
+        return False
+    while len(item := handle.read(8)) == 8:
+        tag, length = item[:4], struct.unpack("<I", item[4:])[0]
+        if tag == _ITEMS_END:
+            return True
+        if tag != _ITEM:
+            return False
+        handle.seek(length, 1)
+    return False
 
 
 def _native_pixels(fields: FileDataset, handle: BinaryIO) -> NativePixels | None:
     """Where uncompressed grey pixels begin: pydicom has stopped in front of them."""
     order = _BYTE_ORDER.get(fields.file_meta.get("TransferSyntaxUID"))
     allocated, stored = fields.get("BitsAllocated"), fields.get("BitsStored")
-    if (
-        order is None
-        or allocated not in _NATIVE_BITS
-        or fields.get("SamplesPerPixel") != 1
-        or fields.get("PhotometricInterpretation") != "MONOCHROME2"
-        or fields.get("HighBit") != stored - 1
-    ):
+    if order is None or allocated not in _NATIVE_BITS or fields.get("HighBit") != stored - 1:
         return None
     explicit = fields.file_meta.TransferSyntaxUID != ImplicitVRLittleEndian
     element = handle.read(12)
@@ -190,6 +228,11 @@ def frames_of(header: Header) -> Iterator[Frame]:
         intercept = value("RescaleIntercept", "PixelValueTransformationSequence")
         time = value("TemporalPositionIndex", "FrameContentSequence")
         time = fields.get("TemporalPositionIdentifier") if time is None else time
+        slope = 1.0 if slope in (None, "") else float(slope)
+        intercept = 0.0 if intercept in (None, "") else float(intercept)
+        # GDCM leaves the rescale of MR aside, which is ours to apply.
+        itk_rescales = (slope, intercept) == (1, 0) or (fields.get("SOPClassUID") or None) in _RESCALED_BY_ITK
+        itk_type = (slope, intercept, fields.get("BitsStored") or 0, fields.get("PixelRepresentation") or 0)
         yield Frame(
             path=header.path,
             index=index,
@@ -200,10 +243,11 @@ def frames_of(header: Header) -> Iterator[Frame]:
             orientation=_numbers(value("ImageOrientationPatient", "PlaneOrientationSequence"), 6),
             pixel_spacing=(spacing[0], spacing[1]) if spacing else None,
             thickness=abs(float(thickness)) or None if thickness else None,
-            slope=1.0 if slope in (None, "") else float(slope),
-            intercept=0.0 if intercept in (None, "") else float(intercept),
+            slope=slope,
+            intercept=intercept,
             order=(float(time or 0), number, float(index)),
             native=header.native,
+            itk_type=itk_type if header.is_jpeg and itk_rescales else None,
         )
 
 

@@ -29,6 +29,9 @@ def read_pixels(frames: Sequence[Frame]) -> tuple[NDArray[Any], tuple[str, ...]]
     Raises:
         InputError: a file is truncated, damaged or compressed in an unknown way.
     """
+    pictures = _read_jpeg(frames)
+    if pictures is not None:
+        return compact(pictures), ()
     notes: list[str] = []
     whole = all(frame.slope == 1 and frame.intercept == int(frame.intercept) for frame in frames)
     shape = (len(frames), frames[0].rows, frames[0].columns)
@@ -73,6 +76,20 @@ def _read_native(frame: Frame, native: NativePixels) -> NDArray[Any]:
         picture <<= native.unused_bits
         picture >>= native.unused_bits
     return picture.reshape(frame.rows, frame.columns)
+
+
+def _read_jpeg(frames: Sequence[Frame]) -> NDArray[Any] | None:
+    """All pictures by ITK where it decodes and rescales them alike, else None.
+
+    ITK takes a half to a third of the time of pydicom's decoders for the JPEG family.
+    """
+    if frames[0].itk_type is None or len({frame.itk_type for frame in frames}) > 1:
+        return None
+    from medssl.io.sitk import read_dicom_pictures  # noqa: PLC0415 (loads SimpleITK; raw pixels need none)
+
+    pictures = read_dicom_pictures([frame.path for frame in frames])
+    expected = (len(frames), frames[0].rows, frames[0].columns)
+    return pictures if pictures is not None and pictures.shape == expected else None
 
 
 def _damaged(frame: Frame) -> InputError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,22 @@ def read_image(path: Path, frame: int = 0) -> Volume:
         notes.append("pictures state no voxel size: distances are in pixels, not mm")
     notes += [text for text in (note, modality_note) if text]
     return Volume(array, geometry, modality, _identifier(path, suffix, array), tuple(notes))
+
+
+def read_dicom_pictures(paths: Sequence[Path]) -> NDArray[Any] | None:
+    """(n, rows, columns) of DICOM files with one grey picture each, rescaled, in the given order.
+
+    None where one cannot be decoded. The first file decides about the type of all.
+    """
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(path) for path in paths])
+    with quiet_libraries():
+        try:
+            array: NDArray[Any] = sitk.GetArrayFromImage(reader.Execute())
+        except RuntimeError:
+            return None
+    return array
 
 
 def write_image(volume: Volume, path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from pydicom.pixels import set_pixel_data
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless, generate_uid
 
 from medssl.errors import InputError
 from medssl.io import list_series, read_volume, write_volume
@@ -152,6 +152,33 @@ def test_compressed_and_implicit_files_hold_the_same_values(tmp_path, write_seri
     for name, change in (("rle", rle), ("implicit", implicit)):
         write_series(tmp_path / name, stored, change=change)
         np.testing.assert_array_equal(read_volume(tmp_path / name).array[0], stored.astype(int) - 1024)
+
+
+@pytest.mark.parametrize(
+    ("modality", "rescale"),
+    [
+        ("CT", ((1, -1024),)),
+        ("MR", ((1, 0),)),
+        ("MR", ((2, 5),)),  # GDCM would leave this rescale aside
+        ("PT", ((0.5, 0), (0.25, 3))),  # ITK's series reader would keep the type of the first file
+    ],
+)
+def test_jpeg_2000_holds_the_same_values(tmp_path, write_series, stored, modality, rescale):
+    stored = np.kron(stored, np.ones((1, 8, 8), np.uint16))  # the encoder wants more pixels
+
+    def jpeg(header, index):
+        set_pixel_data(header, stored[index], "MONOCHROME2", 16)
+        header.compress(JPEG2000Lossless, generate_instance_uid=False)
+
+    write_series(tmp_path / "raw", stored, modality=modality, rescale=rescale)
+    write_series(tmp_path / "jpeg", stored, modality=modality, rescale=rescale, change=jpeg)
+
+    raw, packed = read_volume(tmp_path / "raw"), read_volume(tmp_path / "jpeg")
+
+    assert packed.array.dtype == raw.array.dtype
+    np.testing.assert_array_equal(packed.array, raw.array)
+    assert packed.notes == raw.notes
+    assert packed.geometry.matches(raw.geometry)
 
 
 def test_the_largest_of_several_series_is_taken_and_said(tmp_path, write_series, stored):

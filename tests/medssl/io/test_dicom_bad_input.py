@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pydicom.uid import generate_uid
+from pydicom.pixels import set_pixel_data
+from pydicom.uid import JPEG2000Lossless, generate_uid
 
 from medssl.errors import InputError
 from medssl.io import list_series, read_volume
@@ -56,6 +57,22 @@ def test_a_truncated_slice(tmp_path, write_series, ramp, part):
     path.write_bytes(data[: len(data) - int(ramp[0].nbytes * part)])
     with pytest.raises(InputError, match=r"IM0003: truncated or damaged"):
         read_volume(tmp_path)
+
+
+@pytest.mark.parametrize("missing", [9, 60])
+def test_a_truncated_compressed_slice(tmp_path, write_series, ramp, capfd, missing):
+    ramp = np.kron(ramp, np.ones((1, 8, 8), np.uint16))  # the encoder wants more pixels
+
+    def jpeg(header, index):
+        set_pixel_data(header, ramp[index], "MONOCHROME2", 16)
+        header.compress(JPEG2000Lossless, generate_instance_uid=False)
+
+    write_series(tmp_path, ramp, change=jpeg)
+    path = tmp_path / "IM0003"
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(InputError, match=r"IM0003: truncated or damaged"):
+        read_volume(tmp_path)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
