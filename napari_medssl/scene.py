@@ -171,6 +171,9 @@ class Scene:
         layer.events.mode.connect(self._on_mode)
         layer.events.brush_size.connect(self._on_brush)
         layer.events.selected_label.connect(self._on_label)
+        # The layer's own undo would change voxels behind the journal's back and forget them on closing.
+        layer.bind_key("Control-Z", lambda _: self.session.undo.emit(), overwrite=True)
+        layer.bind_key("Control-Shift-Z", lambda _: self.session.redo.emit(), overwrite=True)
         self.recorder = StrokeRecorder(layer, self.session.stroke.emit)
 
     def _show_proposal(self, volume: Volume | None) -> None:

@@ -60,6 +60,7 @@ class Session:
     - ``stroke(edit)``: the user painted; the scribbles hold the change already
     - ``edited(edit)``: a change that is on disk already has to be shown in the scribbles
     - ``accepted(voxels, class)``: places that shall become labels
+    - ``undo()``, ``redo()``: asked for with the scribbles layer selected
     """
 
     events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor()
@@ -67,6 +68,8 @@ class Session:
     stroke: ClassVar[Signal] = Signal(Edit)
     edited: ClassVar[Signal] = Signal(Edit)
     accepted: ClassVar[Signal] = Signal(list, int)
+    undo: ClassVar[Signal] = Signal()
+    redo: ClassVar[Signal] = Signal()
 
     project: Path | None = None
     encoder: str = "default"

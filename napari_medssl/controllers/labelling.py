@@ -75,6 +75,8 @@ class LabellingController:
         session.events.proposal.connect(lambda proposal: widget.setProposalReady(proposal is not None))
         session.stroke.connect(self._on_stroke)
         session.accepted.connect(self.accept)
+        session.undo.connect(self.undo)
+        session.redo.connect(self.redo)
         widget.setTool(session.tool)
         widget.setBrush(session.brush)
         self._on_volume(session.volume)

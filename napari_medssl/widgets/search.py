@@ -76,6 +76,7 @@ class SearchWidget(QWidget):
         for column in range(_CASE):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(True)
+        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         self._class.setToolTip("Class that accepted hits get")
         self._accept = QPushButton("Accept as label")
         self._accept.setToolTip("Paint one feature cell at every selected hit of this scan (shortcut K)")

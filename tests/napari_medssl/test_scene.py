@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from medssl.store.edits import Edit
 from medssl.store.project import LabelClass
 from medssl.volume import Geometry, Volume
 from napari_medssl import layers
@@ -166,12 +165,13 @@ def test_tool_brush_and_class_go_both_ways(scene: Scene, volume: Volume) -> None
 
 
 def press(scene: Scene, position: tuple[float, ...], drag: float = 0.0) -> None:
-    event = SimpleNamespace(type="mouse_press", pos=(100.0, 100.0), position=position, button=1)
+    event = SimpleNamespace(type="mouse_press", pos=(100.0, 100.0), position=position)
+    event.button, event.modifiers = 1, ()
     for callback in scene.viewer.mouse_drag_callbacks:
         steps = callback(scene.viewer, event)
-        next(steps)
+        next(steps, None)
         event.type, event.pos = "mouse_move", (100.0 + drag, 100.0)
-        next(steps)
+        next(steps, None)
         event.type = "mouse_release"
         next(steps, None)
 
@@ -210,9 +210,10 @@ def test_hits_of_this_scan_and_the_query_are_points(scene: Scene, volume: Volume
 
 
 def test_close_lets_go(session: Session, volume: Volume) -> None:
-    scene = Scene(components.ViewerModel(), session)
+    viewer = components.ViewerModel()
+    callbacks = list(viewer.mouse_drag_callbacks)
+    scene = Scene(viewer, session)
     scene.close()
     session.volume = volume
-    assert len(scene.viewer.layers) == 0
-    assert Edit is not None
-    assert not scene.viewer.mouse_drag_callbacks
+    assert len(viewer.layers) == 0
+    assert viewer.mouse_drag_callbacks == callbacks

@@ -1,0 +1,113 @@
+"""Click, hits, jump, accept, cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from medssl.volume import Volume
+from napari_medssl.controllers.search import SearchController
+from napari_medssl.session import Pick, Session, Source
+from napari_medssl.widgets.search import SearchWidget
+
+
+@pytest.fixture
+def made(session: Session, engine: Any, runner: Any) -> tuple[SearchController, MagicMock, list[str]]:
+    widget = MagicMock(spec=SearchWidget)
+    widget.top.return_value = 4
+    widget.scope.return_value = "volume"
+    opened: list[str] = []
+    return SearchController(session, widget, engine, runner, open_case=opened.append), widget, opened
+
+
+def test_a_pick_searches_and_lists_ranked_hits(
+    made: tuple, session: Session, engine: Any, volume: Volume
+) -> None:
+    _, widget, _ = made
+    session.volume = volume
+    session.picked.emit((1, 2, 3), Pick.CLUSTER)
+    assert engine.calls == []
+    session.picked.emit((1, 2, 3), Pick.QUERY)
+    assert engine.calls == [("search", "case-1", (1, 2, 3), 4, None)]
+    assert session.query == (1, 2, 3)
+    found = widget.setHits.call_args.args[0]
+    assert [row.score for row in found] == pytest.approx([0.9, 0.8, 0.7, 0.6])
+    assert [row.case for row in found] == [""] * 4
+
+
+def test_jump_within_the_scan(made: tuple, session: Session, volume: Volume) -> None:
+    controller, _, opened = made
+    session.volume = volume
+    session.picked.emit((1, 2, 3), Pick.QUERY)
+    controller.jump(2)
+    assert session.focus == (2, 3, 4)
+    assert opened == []
+
+
+def test_a_hit_in_another_scan_opens_it_and_keeps_the_list(
+    made: tuple, session: Session, engine: Any, volume: Volume
+) -> None:
+    controller, widget, opened = made
+    session.volume = volume
+    controller.open_index("/cohort")
+    widget.setCohort.assert_called_with("2 scans, 300 places")
+    widget.setScope.assert_called_with("cohort")
+    widget.scope.return_value = "cohort"
+    session.picked.emit((1, 2, 3), Pick.QUERY)
+    assert engine.calls[-1] == ("search", "case-1", (1, 2, 3), 4, Path("/cohort"))
+    controller.jump(1)
+    assert opened == ["/scans/case-2.nii.gz"]
+    session.source = Source(path=Path("/scans/case-2.nii.gz"))
+    session.volume = Volume(volume.array, volume.geometry, id="case-2")
+    assert session.focus == (1, 1, 1)
+    assert len(session.hits) == 4
+
+
+def test_opening_another_scan_by_hand_clears_the_hits(made: tuple, session: Session, volume: Volume) -> None:
+    session.volume = volume
+    session.picked.emit((1, 2, 3), Pick.QUERY)
+    session.volume = Volume(volume.array, volume.geometry, id="case-9")
+    assert session.hits == ()
+    assert session.query is None
+
+
+def test_accept_sends_only_hits_of_this_scan(made: tuple, session: Session, volume: Volume) -> None:
+    controller, widget, _ = made
+    accepted: list[Any] = []
+    session.accepted.connect(lambda voxels, class_id: accepted.append((voxels, class_id)))
+    session.volume = volume
+    controller.open_index("/cohort")
+    widget.scope.return_value = "cohort"
+    session.picked.emit((1, 2, 3), Pick.QUERY)
+    controller.accept([0, 1, 2], 2)
+    assert accepted == [([(0, 1, 2), (2, 3, 4)], 2)]
+
+
+def test_building_an_index_opens_it(made: tuple, session: Session, engine: Any, tmp_path: Path) -> None:
+    controller, _, _ = made
+    controller.build_index("/scans/mine")
+    index = tmp_path / "project" / "indices" / "mine"
+    assert engine.calls == [("build_index", Path("/scans/mine"), index), ("open_index", index)]
+
+
+def test_late_hits_of_an_older_query_are_dropped(session: Session, engine: Any, volume: Volume) -> None:
+    waiting: list[Any] = []
+    widget = MagicMock(spec=SearchWidget)
+    widget.scope.return_value, widget.top.return_value = "volume", 4
+    controller = SearchController(
+        session,
+        widget,
+        engine,
+        lambda steps, title, done, topic="", failed=None: waiting.append(done),
+        open_case=lambda _: None,
+    )
+    session.volume = volume
+    session.picked.emit((1, 2, 3), Pick.QUERY)
+    session.picked.emit((5, 5, 5), Pick.QUERY)
+    waiting[0](("old",))
+    assert session.hits == ()
+    controller.clear()
+    assert session.picking == Pick.NONE

@@ -1,0 +1,162 @@
+"""A run is started, followed, stopped, found again, and its result used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+
+from medssl.errors import InputError
+from medssl.jobs.process import EVENTS_FILE, RunProcess
+from medssl.volume import Volume
+from napari_medssl.controllers.prediction import PredictionController
+from napari_medssl.controllers.training import TrainingController
+from napari_medssl.session import Session
+from napari_medssl.widgets.training import TrainingWidget
+
+
+class FakeProcess(RunProcess):
+    """Follows real event files of a process that a test declares alive or dead."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(run, 1, 0.0)
+        self.alive = True
+
+    @property
+    def is_alive(self) -> bool:
+        return self.alive
+
+
+@pytest.fixture
+def made(session: Session, engine: Any, runner: Any):
+    widget = MagicMock(spec=TrainingWidget)
+    widget.settings.return_value = {"steps": 20}
+    started: list[FakeProcess] = []
+    ended: list[str] = []
+
+    def start(arguments: list[str], run: Path) -> FakeProcess:
+        run.mkdir(parents=True)
+        started.append(FakeProcess(run))
+        return started[-1]
+
+    controller = TrainingController(
+        session,
+        widget,
+        engine,
+        runner,
+        every=lambda seconds, call: lambda: ended.append("timer"),
+        report=runner.errors.append,
+        start=start,
+    )
+    return controller, widget, started, ended
+
+
+def say(run: Path, **event: Any) -> None:
+    with (run / EVENTS_FILE).open("a") as file:
+        file.write(json.dumps({"total": 20, "phase": "training", **event}) + "\n")
+
+
+def test_start_follow_finish(made: tuple, session: Session, engine: Any, volume: Volume) -> None:
+    controller, widget, started, ended = made
+    controller.start()
+    assert started == []  # no scan
+    session.volume = session.scribbles = volume
+    widget.setReady.assert_called_with(True)
+    controller.start()
+    assert engine.calls == [("order_training", session.project, {"steps": 20})]
+    process = started[0]
+    widget.setRunning.assert_called_with(True)
+    say(process.run, step=1, metrics={"loss": 2.0})
+    say(process.run, step=2, metrics={"loss": 1.0, "dice": 0.5}, message="half way")
+    controller.look()
+    assert widget.setCurves.call_args.args[0] == {"loss": [(1.0, 2.0), (2.0, 1.0)], "dice": [(2.0, 0.5)]}
+    widget.setProgress.assert_called_with(2, 20, "training")
+    widget.setStatus.assert_called_with("half way")
+    (process.run / "exported").mkdir()
+    process.alive = False
+    controller.look()
+    assert ended == ["timer"]
+    assert session.run == process.run
+    widget.setRunning.assert_called_with(False)
+
+
+def test_a_run_without_weights_says_its_last_words(made: tuple, session: Session, volume: Volume) -> None:
+    controller, widget, started, _ = made
+    session.volume = session.scribbles = volume
+    controller.start()
+    (started[0].run / "process.log").write_text("error: out of memory: use a smaller batch\n")
+    started[0].alive = False
+    controller.look()
+    assert session.run is None
+    assert "out of memory" in widget.setStatus.call_args.args[0]
+
+
+def test_stop_leaves_a_stop_file(made: tuple, session: Session, volume: Volume) -> None:
+    controller, widget, started, _ = made
+    controller.stop()  # nothing runs
+    session.volume = session.scribbles = volume
+    controller.start()
+    controller.stop()
+    assert (started[0].run / "stop").exists()
+    widget.setStopping.assert_called_once()
+
+
+def test_a_process_that_cannot_start_is_reported(
+    session: Session, engine: Any, runner: Any, volume: Volume
+) -> None:
+    def refuse(arguments: list[str], run: Path) -> RunProcess:
+        raise InputError("process 7 is at work there")
+
+    widget = MagicMock(spec=TrainingWidget)
+    widget.settings.return_value = {}
+    controller = TrainingController(
+        session,
+        widget,
+        engine,
+        runner,
+        every=lambda seconds, call: lambda: None,
+        report=runner.errors.append,
+        start=refuse,
+    )
+    session.volume = session.scribbles = volume
+    controller.start()
+    assert "at work" in str(runner.errors[0])
+    widget.setReady.assert_called_with(True)
+
+
+def test_a_finished_run_of_the_project_is_found(session: Session, engine: Any, runner: Any) -> None:
+    run = session.project / "runs" / "demo"
+    (run / "exported").mkdir(parents=True)
+    say(run, step=5, metrics={"loss": 0.5})
+    widget = MagicMock(spec=TrainingWidget)
+    TrainingController(
+        session,
+        widget,
+        engine,
+        runner,
+        every=lambda seconds, call: lambda: None,
+        report=runner.errors.append,
+    )
+    assert session.run == run
+    assert widget.setCurves.call_args.args[0] == {"loss": [(5.0, 0.5)]}
+    widget.setRunning.assert_called_with(False)
+
+
+def test_the_result_segments_the_shown_scan(
+    session: Session, engine: Any, runner: Any, volume: Volume
+) -> None:
+    widget = MagicMock(spec=TrainingWidget)
+    controller = PredictionController(session, widget, engine, runner)
+    widget.setUsable.assert_called_with(False)
+    controller.predict()
+    assert engine.calls == []
+    session.volume, session.run = volume, Path("/runs/one")
+    widget.setUsable.assert_called_with(True)
+    controller.predict()
+    assert engine.calls == [("predict", Path("/runs/one"))]
+    assert session.segmentation is not None
+    np.testing.assert_array_equal(session.segmentation.array, 1)
