@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+
+def why_no_qt() -> str:
+    """Why Qt's widgets cannot be loaded (no binding, no system libraries); empty where they can."""
+    try:
+        import_module("qtpy.QtWidgets")
+    except ImportError as error:  # qtpy's own errors are ImportErrors too
+        return str(error)
+    return ""
+
+
+NO_QT = why_no_qt()
+collect_ignore = ["napari_medssl"] if NO_QT else []
+
+
+def pytest_report_header() -> list[str]:
+    """Say what is left out before a test is collected."""
+    return [f"the tests of the plugin are left out: {NO_QT}"] if NO_QT else []
 
 
 @pytest.fixture
