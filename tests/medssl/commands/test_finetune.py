@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from safetensors.numpy import load_file
+
+from medssl.commands import finetune, predict
+from medssl.commands.finetune.judge import Score
+from medssl.commands.finetune.run import _better, _sentence
+from medssl.config.finetune import FinetuneConfig
+from medssl.config.predict import PredictConfig
+from medssl.errors import InputError
+from medssl.io import read_volume, write_volume
+from medssl.jobs.progress import Progress, drain
+from medssl.store.runs import Run
+from medssl.store.weights import resolve
+from medssl.volume import Geometry, Volume
+
+SMALL = {"decoder_channels": (4, 6, 8, 8), "crop": 32, "intensity": False, "rotation": 0, "scaling": 1}
+
+
+def case(
+    folder: Path, name: str, spatial_dims: int, *, seed: int = 0, scribbles: bool = False
+) -> tuple[str, str]:
+    """A bright block on grey with its mask (1, or 2 beside background 1 as scribbles), on disk."""
+    rng = np.random.default_rng(seed)
+    shape = (24, 32, 40)[-spatial_dims:]
+    mask = np.zeros(shape, np.uint8)
+    corner = rng.integers(4, 10, spatial_dims)
+    mask[tuple(slice(c, c + 12) for c in corner)] = 1
+    image = (300 + 500.0 * mask + rng.normal(0, 40, shape)).clip(0, 1000).astype(np.int16)
+    if scribbles:
+        mask = (mask + 1) * (rng.random(shape) < 0.1)
+    geometry = Geometry.from_arrays(shape, (0.5,) * spatial_dims, (3.0,) * spatial_dims)
+    files = f"{name}.mha", f"{name}_label.mha"
+    for file, values in zip(files, (image, mask.astype(np.uint8)), strict=True):
+        write_volume(Volume(values[None], geometry, "MR", name), folder / file)
+    return files
+
+
+def table(folder: Path, rows: list[tuple[str, str, str]]) -> Path:
+    """A data table of (image, label, split)."""
+    path = folder / "data.csv"
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["image", "label", "split", "modality"])
+        writer.writerows([*row, "MR"] for row in rows)
+    return path
+
+
+def cohort(folder: Path, spatial_dims: int) -> Path:
+    train = [(*case(folder, f"t{n}", spatial_dims, seed=n), "train") for n in range(2)]
+    return table(folder, [*train, (*case(folder, "v", spatial_dims, seed=9), "val")])
+
+
+def settings(data: Path, out: Path, weights: object, **changes: object) -> FinetuneConfig:
+    values = {
+        "task": "segmentation",
+        "data": data,
+        "out": out,
+        "init": str(weights),
+        "steps": 4,
+        "evaluate_every": 2,
+        "device": "cpu",
+        "segmentation": SMALL,
+        **changes,
+    }
+    return FinetuneConfig.model_validate(values)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_the_whole_road(tmp_path, tiny_weights, spatial_dims):
+    data = cohort(tmp_path, spatial_dims)
+    said: list[Progress] = []
+    out = tmp_path / "run"
+    result = drain(
+        finetune.run(settings(data, out, tiny_weights[spatial_dims], classes={1: "block"})), said.append
+    )
+    assert result.use in ("network", "probe")
+    assert set(result.scores) == {"probe", "network"}
+    assert (result.step, result.stopped) == (4, "")
+    assert result.held_out == "1 scans of split val"
+    assert result.to_json() == json.loads((out / "result.json").read_text())
+    assert any("held_out_dice" in progress.metrics for progress in said)
+    assert not list(out.glob("scratch-*")), "no voxels stay in the run folder"
+    task = resolve(out).metadata["task"]
+    assert task["classes"] == [{"value": 0, "name": "background"}, {"value": 1, "name": "block"}]
+
+    source = read_volume(tmp_path / "v.mha")
+    for model in (out, *(path for path in [out / "exported" / "network.safetensors"] if path.exists())):
+        done = drain(
+            predict.run(
+                PredictConfig(model=str(model), input=tmp_path / "v.mha", out=tmp_path / "mask.nii.gz")
+            )
+        )
+        mask = read_volume(tmp_path / "mask.nii.gz")
+        assert mask.geometry.matches(source.geometry)
+        assert sum(done.voxels.values()) == np.prod(source.geometry.shape)
+        assert set(np.unique(mask.array)) <= {0, 1}
+
+
+def test_a_probe_alone_segments_what_it_was_judged_on(tmp_path, tiny_weights):
+    out = tmp_path / "run"
+    result = drain(finetune.run(settings(cohort(tmp_path, 3), out, tiny_weights[3], mode="probe")))
+    assert (result.use, result.step) == ("probe", 0)
+    assert list(result.scores) == ["probe"]
+    predict_config = PredictConfig(model=str(out), input=tmp_path / "v.mha", out=tmp_path / "mask.mha")
+    assert drain(predict.run(predict_config)).kind == "probe"
+    found, truth = read_volume(tmp_path / "mask.mha").array[0], read_volume(tmp_path / "v_label.mha").array[0]
+    dice = 2 * ((found == 1) & (truth == 1)).sum() / ((found == 1).sum() + (truth == 1).sum())
+    assert dice == pytest.approx(result.scores["probe"]["mean_dice"], abs=0.01)
+
+
+def test_scribbles_of_one_scan_hold_out_blocks_and_say_so(tmp_path, tiny_weights):
+    data = table(tmp_path, [(*case(tmp_path, "one", 2, scribbles=True), "")])
+    config = settings(data, tmp_path / "run", tiny_weights[2], labels="scribbles")
+    result = drain(finetune.run(config))
+    assert "only scan" in result.held_out
+    assert set(result.scores["probe"]["dice"]) == {"1", "2"}, "0 is no class here"
+    assert [c["value"] for c in resolve(tmp_path / "run").metadata["task"]["classes"]] == [1, 2]
+
+
+def test_a_stopped_run_exports_and_a_resumed_one_equals_an_uninterrupted_one(tmp_path, tiny_weights):
+    data = cohort(tmp_path, 2)
+    config = settings(data, tmp_path / "whole", tiny_weights[2])
+    drain(finetune.run(config))
+
+    def stop(progress: Progress) -> None:
+        if (progress.phase, progress.step) == ("training", 1):
+            (tmp_path / "cut" / "stop").touch()
+
+    cut = config.model_copy(update={"out": tmp_path / "cut"})
+    first = drain(finetune.run(cut), stop)
+    assert (first.stopped, first.step) == ("stop", 2)
+    assert first.weights is not None
+    again = drain(finetune.run(cut.model_copy(update={"resume": tmp_path / "cut"})))
+    assert (again.stopped, again.step) == ("", 4)
+    paths = [Run(tmp_path / name).checkpoints()[-1].parent / "best.safetensors" for name in ("whole", "cut")]
+    whole, resumed = (load_file(path) for path in paths)
+    for name, values in whole.items():
+        np.testing.assert_array_equal(values, resumed[name], err_msg=name)
+
+
+def test_from_nothing_there_is_no_probe(tmp_path):
+    config = settings(cohort(tmp_path, 2), tmp_path / "run", "none", encoder="tiny")
+    result = drain(finetune.run(config))
+    assert (result.use, list(result.scores)) == ("network", ["network"])
+    with pytest.raises(ValidationError, match="needs weights"):
+        settings(tmp_path / "data.csv", tmp_path / "x", "none", mode="probe")
+
+
+def test_the_probe_stays_unless_it_is_beaten():
+    def score(mean: float) -> Score:
+        return Score(mean, {1: mean}, {"scan": mean})
+
+    for network, use in ((0.6, "network"), (0.5, "probe"), (0.4, "probe")):
+        scores = {"probe": score(0.5), "network": score(network)}
+        assert _better(scores) == use
+        assert ("does not beat" in _sentence(scores, use)) == (use == "probe")
+        assert ("the probe stays" in _sentence(scores, use)) == (use == "probe")
+    assert _better({"probe": score(0.0)}) == "probe"
+    assert _better({"network": score(0.0)}) == "network"
+
+
+def refused(match: str, config: FinetuneConfig) -> None:
+    with pytest.raises(InputError, match=match) as caught:
+        drain(finetune.run(config))
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_input_is_one_line(tmp_path, tiny_weights):
+    train = (*case(tmp_path, "t", 2), "train")
+    held = (*case(tmp_path, "v", 2, seed=3), "val")
+    weights = tiny_weights[2]
+
+    def config(rows: list[tuple[str, str, str]], name: str, **changes: object) -> FinetuneConfig:
+        return settings(table(tmp_path, rows), tmp_path / name, weights, **changes)
+
+    refused("no row has split train", config([held], "a"))
+
+    mask = read_volume(tmp_path / "v_label.mha")
+    write_volume(mask.with_array(mask.array * 3), tmp_path / "v3_label.mha")
+    refused("class 3 is in no training subject", config([train, ("v.mha", "v3_label.mha", "val")], "b"))
+
+    write_volume(mask.with_array(np.zeros_like(mask.array)), tmp_path / "empty.mha")
+    refused("only class 0", config([("t.mha", "empty.mha", "train"), held], "c"))
+    refused("nothing is labelled", config([("t.mha", "empty.mha", "train"), held], "d", labels="scribbles"))
+    refused("no label", config([("t.mha", "", "train"), held], "e"))
+
+    geometry = Geometry.from_arrays(mask.geometry.shape, (0.5, 0.5), (900.0, 0.0))
+    write_volume(Volume(mask.array, geometry), tmp_path / "far.mha")
+    refused("another grid", config([("t.mha", "far.mha", "train"), held], "f"))
+
+    refused("holds a run already|not a run folder", config([train, held], "a"))
+    refused("--classes: 9", config([train, held], "g", classes={9: "liver"}))
+    refused("2 dimensions, the model 3", settings(table(tmp_path, [train]), tmp_path / "h", tiny_weights[3]))
