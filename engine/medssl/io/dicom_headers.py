@@ -21,6 +21,7 @@ from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
+    MediaStorageDirectoryStorage,
     PositronEmissionTomographyImageStorage,
 )
 
@@ -159,7 +160,7 @@ class Frame:
 
 
 def read_header(path: Path) -> Header | None:
-    """The fields that matter, without pixels; None where the file is not DICOM.
+    """The fields that matter, without pixels; None where the file is not DICOM, or a DICOMDIR.
 
     Raises:
         UNREADABLE: the file begins like DICOM and is damaged.
@@ -169,6 +170,8 @@ def read_header(path: Path) -> Header | None:
             return None
         handle.seek(0)
         fields = pydicom.dcmread(handle, stop_before_pixels=True, force=True, specific_tags=_TAGS)
+        if fields.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+            return None
         if "SOPClassUID" not in fields and "Rows" not in fields:
             raise InvalidDicomError("neither an image nor any other known object")
         if fields.get("SamplesPerPixel") != 1 or fields.get("PhotometricInterpretation") != "MONOCHROME2":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pydicom.pixels import set_pixel_data
-from pydicom.uid import JPEG2000Lossless, generate_uid
+from pydicom.uid import JPEG2000Lossless, MediaStorageDirectoryStorage, generate_uid
 
 from medssl.errors import InputError
 from medssl.io import list_series, read_volume
@@ -208,6 +208,17 @@ def test_damaged_files_beside_a_series_are_said(tmp_path, write_series, ramp):
     write_series(tmp_path, ramp)
     (tmp_path / "broken").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
     assert "damaged DICOM files left out: 1" in read_volume(tmp_path).notes
+
+
+def test_a_dicomdir_is_no_damaged_file(tmp_path, write_series, ramp):
+    def directory(header, _):
+        header.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+        for name in ("SOPClassUID", "Rows", "Columns", "PixelData"):
+            del header[name]
+
+    write_series(tmp_path, ramp)
+    write_series(tmp_path, ramp[:1], change=directory, prefix="DICOMDIR")
+    assert read_volume(tmp_path).notes == ()
 
 
 def test_a_mosaic_is_refused(tmp_path, write_series, ramp):
