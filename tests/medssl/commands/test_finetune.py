@@ -79,7 +79,8 @@ def test_the_whole_road(tmp_path, tiny_weights, spatial_dims):
     said: list[Progress] = []
     out = tmp_path / "run"
     result = drain(
-        finetune.run(settings(data, out, tiny_weights[spatial_dims], classes={1: "block"})), said.append
+        finetune.run(settings(data, out, tiny_weights[spatial_dims], classes={1: "block", 9: "liver"})),
+        said.append,
     )
     assert result.use in ("network", "probe")
     assert set(result.scores) == {"probe", "network"}
@@ -87,6 +88,7 @@ def test_the_whole_road(tmp_path, tiny_weights, spatial_dims):
     assert result.held_out == "1 scans of split val"
     assert result.to_json() == json.loads((out / "result.json").read_text())
     assert any("held_out_dice" in progress.metrics for progress in said)
+    assert any(progress.message == "no label yet, left out: liver" for progress in said)
     assert not list(out.glob("scratch-*")), "no voxels stay in the run folder"
     task = resolve(out).metadata["task"]
     assert task["classes"] == [{"value": 0, "name": "background"}, {"value": 1, "name": "block"}]
@@ -197,5 +199,4 @@ def test_bad_input_is_one_line(tmp_path, tiny_weights):
     refused("another grid", config([("t.mha", "far.mha", "train"), held], "f"))
 
     refused("holds a run already|not a run folder", config([train, held], "a"))
-    refused("--classes: 9", config([train, held], "g", classes={9: "liver"}))
     refused("2 dimensions, the model 3", settings(table(tmp_path, [train]), tmp_path / "h", tiny_weights[3]))

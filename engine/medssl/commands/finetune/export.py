@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.commands.finetune.cohort import Cohort
-from medssl.errors import InputError
 from medssl.volume.working_grid import SPACING_RANGE
 
 if TYPE_CHECKING:
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 
 def class_names(cohort: Cohort) -> list[dict[str, Any]]:
     """Mask value and name of each class, for the header of the weights."""
-    unknown = set(cohort.config.classes) - set(cohort.values)
-    if unknown:
-        raise InputError(f"--classes: {min(unknown)} is in no training mask; they hold {cohort.values}")
     default = {0: "background"} if cohort.background == 0 else {}
     names = {**default, **cohort.config.classes}
     return [{"value": value, "name": names.get(value, f"class {value}")} for value in cohort.values]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.commands.finetune.cohort import Cohort, read_cohort
-from medssl.commands.finetune.export import class_names, export_network, export_probe
+from medssl.commands.finetune.export import export_network, export_probe
 from medssl.commands.finetune.judge import Score, fit_probe, judge, network_guess, probe_guess
 from medssl.commands.finetune.train import build_task, train
 from medssl.commands.workspace import Workspace
@@ -94,7 +94,9 @@ def run(config: FinetuneConfig, workspace: Workspace | None = None) -> Steps[Fin
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder.folder) as scratch:
         dims = None if loaded is None else loaded.spatial_dims
         cohort = yield from read_cohort(config, spacing_range, dims, Path(scratch))
-        class_names(cohort)  # a wrong name is refused before hours of training
+        unseen = [name for value, name in config.classes.items() if value not in cohort.values]
+        if unseen:
+            yield Progress(0, None, "reading", message=f"no label yet, left out: {', '.join(unseen)}")
         scores: dict[str, Score] = {}
         probe = None
         if loaded is not None:
