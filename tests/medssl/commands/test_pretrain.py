@@ -109,7 +109,7 @@ def test_bad_input_is_refused_in_one_line(pretrain_config, changes: dict[str, ob
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])
 def test_a_killed_or_interrupted_run_goes_on_as_if_nothing_had_been(
     pretrain_config, tmp_path: Path, number: signal.Signals
 ) -> None:
