@@ -126,5 +126,5 @@ def test_a_size_limit_is_kept_and_every_scan_gets_a_share(tmp_path: Path, read: 
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path, read: list[str]) -> None:
-    with pytest.raises(InputError, match="no scan could be prepared.*truncated"):
+    with pytest.raises(InputError, match=r"no scan could be prepared.*truncated"):
         drain(prepare_cache(make_rows(tmp_path, "broken"), tmp_path / "c", CacheConfig(), workers=1))
