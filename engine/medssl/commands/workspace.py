@@ -152,6 +152,8 @@ class Workspace:
         kept: FeatureIndex | None = self._recall(key)
         if kept is None:
             kept = FeatureIndex.load(folder)
+            if self._device != "cpu":
+                kept.to_gpu()  # where this build of FAISS and this machine can
             self._keep(key, kept, len(kept) * kept.dim * 4)
         return kept
 

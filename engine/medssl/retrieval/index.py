@@ -137,6 +137,8 @@ class FeatureIndex:
         """Take a volume out; returns the number of vectors it had, 0 where it was not there."""
         if volume not in self._numbers or self._voxels is None or self._mm is None:
             return 0
+        if not self.is_exact:  # the map from ids to lists would not survive; `vectors` makes it anew
+            self._index.set_direct_map_type(self._faiss.DirectMap.NoMap)
         gone = self._volume == self._numbers.pop(volume)
         del self._volumes[volume]
         self._index.remove_ids(self._selector(gone))
@@ -210,7 +212,7 @@ class FeatureIndex:
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """The vectors (N, D) of some rows, in the order in which they were added."""
         if not self.is_exact:
-            self._index.make_direct_map(True)
+            self._index.set_direct_map_type(self._faiss.DirectMap.Hashtable)
         found: NDArray[np.float32] = np.stack([self._index.reconstruct(int(self._ids[row])) for row in rows])
         return found
 
@@ -232,8 +234,9 @@ class FeatureIndex:
             _checked(folder, _read_json(folder), self.signature)
         token = uuid.uuid4().hex[:12]  # the new files stand beside the old until index.json names them
         faiss_file, keys_file = f"vectors-{token}.faiss", f"keys-{token}.npz"
-        with atomic_file(folder / faiss_file) as file:
-            file.write(self._faiss.serialize_index(self._index))
+        # by path: FAISS's in-memory buffers break where SimpleITK was imported after it (both bring a
+        # SWIG type for std::vector and the later one wins)
+        self._faiss.write_index(self._index, str(folder / faiss_file))
         n = 3 if self._voxels is None else self._voxels.shape[1]
         with atomic_file(folder / keys_file) as file:
             np.savez(
@@ -278,8 +281,7 @@ class FeatureIndex:
         _checked(folder, content, signature)
         try:
             index = cls(content["dim"], content["signature"], exact_limit=content["exact_limit"])
-            stored = np.fromfile(folder / content["vectors"], np.uint8)
-            index._index = index._faiss.deserialize_index(stored)
+            index._index = index._faiss.read_index(str(folder / content["vectors"]))
             with np.load(folder / content["keys"], allow_pickle=False) as keys:
                 index._volume, index._ids = keys["volume"], keys["ids"]
                 index._voxels, index._mm = keys["voxels"], keys["mm"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from medssl.retrieval.library import faiss_library
 from medssl.volume.threads import one_blas_thread
@@ -91,14 +92,43 @@ def cluster_centres(vectors: NDArray[np.floating[Any]], k: int, seed: int = 0) -
     rng = np.random.default_rng(seed)
     if len(vectors) > k * _SAMPLES_PER_CLUSTER:
         vectors = vectors[np.sort(rng.choice(len(vectors), k * _SAMPLES_PER_CLUSTER, replace=False))]
-    unit = np.ascontiguousarray(vectors, np.float32)
-    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    kmeans = faiss.Kmeans(
-        unit.shape[1], k, niter=_ITERATIONS, seed=seed + 1, spherical=True, min_points_per_centroid=1
-    )
-    kmeans.train(unit)
-    centres: NDArray[np.float32] = kmeans.centroids
+    unit = _unit(np.asarray(vectors, np.float32))
+    centres = _spread(unit[rng.permutation(len(unit))[: max(5000, 20 * k)]], k, rng)
+    # faiss.Kmeans hands its result over in a std::vector, which breaks where SimpleITK was imported
+    # after FAISS; so FAISS does the search, and the means are ours
+    for _ in range(_ITERATIONS):
+        index = faiss.IndexFlatIP(unit.shape[1])
+        index.add(centres)
+        cosine, nearest = index.search(unit, 1)
+        cluster = nearest[:, 0]
+        members = sparse.csr_array(
+            (np.ones(len(unit), np.float32), (cluster, np.arange(len(unit)))), shape=(k, len(unit))
+        )
+        sums = members @ unit
+        empty = np.flatnonzero(np.bincount(cluster, minlength=k) == 0)
+        sums[empty] = unit[np.argsort(cosine[:, 0], kind="stable")[: len(empty)]]  # the worst fitted
+        moved = _unit(sums)
+        if np.allclose(moved, centres, atol=1e-6):
+            break
+        centres = moved
     return centres
+
+
+def _spread(vectors: NDArray[np.float32], k: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """First centres that lie apart (k-means++): each drawn by its distance to those drawn before."""
+    chosen = [int(rng.integers(len(vectors)))]
+    with one_blas_thread():
+        distance = 1 - vectors @ vectors[chosen[0]]
+        while len(chosen) < k:
+            share = np.maximum(distance, 1e-9).astype(np.float64)
+            chosen.append(int(rng.choice(len(vectors), p=share / share.sum())))
+            np.minimum(distance, 1 - vectors @ vectors[chosen[-1]], out=distance)
+    return vectors[chosen]
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return np.ascontiguousarray(result)
 
 
 def assign_cells(features: NDArray[np.floating[Any]], centres: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +154,11 @@ def test_inverted_lists_report_the_recall_they_reach(rng: np.random.Generator) -
     assert index.recall >= 0.95
 
 
-def test_cell_at_a_place(rng: np.random.Generator) -> None:
-    index, volumes = filled(rng)
+@pytest.mark.parametrize("exact_limit", [10_000, 100])
+def test_cell_at_a_place(exact_limit: int, rng: np.random.Generator) -> None:
+    index, volumes = filled(rng, exact_limit=exact_limit)
+    index.cell_at("a", volumes["a"].mm[0], within_mm=2)
+    index.remove("a")
     entry = volumes["b"]
     found = index.cell_at("b", entry.mm[7] + 1, within_mm=2)
     np.testing.assert_array_equal(found, entry.vectors[7])
@@ -174,3 +179,27 @@ def test_without_faiss_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(library, "import_module", absent)
     with pytest.raises(MissingDependencyError, match=r"napari-medssl\[cpu\]"):
         FeatureIndex(16, SIGNATURE)
+
+
+def test_importing_simpleitk_after_faiss_does_no_harm(tmp_path: Path) -> None:
+    """Both have a SWIG type for std::vector, and the one imported later wins in both."""
+    code = f"""
+import faiss, SimpleITK
+import numpy as np
+from pathlib import Path
+from medssl.retrieval.cells import Cells
+from medssl.retrieval.index import FeatureIndex
+from medssl.retrieval.prototypes import cluster_centres
+vectors = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
+places = np.arange(900, dtype=np.int32).reshape(300, 3)
+for limit in (1000, 100):
+    index = FeatureIndex(8, {{}}, exact_limit=limit)
+    index.add("a", Cells(vectors, places, places.astype(np.float32)))
+    index.save(Path({str(tmp_path)!r}))
+    loaded = FeatureIndex.load(Path({str(tmp_path)!r}))
+    assert loaded.search(vectors[5], 3) == index.search(vectors[5], 3)
+    loaded.remove("a")
+assert cluster_centres(vectors, 4).shape == (4, 8)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
