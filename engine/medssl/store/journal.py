@@ -13,7 +13,6 @@ import logging
 import os
 import struct
 import weakref
-import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import InputError
+from medssl.store.archive import DAMAGE, read_archive, write_archive
 from medssl.store.atomic import atomic_file, sync_folder
 from medssl.store.edits import SCRIBBLES, Annotation, Change, Edit, annotation, unpack
 
@@ -153,14 +153,7 @@ class Journal:
             "undone": state.undone,
             "annotations": [asdict(entry) for entry in state.annotations.values()],
         }
-        with (
-            atomic_file(self.folder / "snapshot.zip") as file,
-            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        ):
-            archive.writestr("state.json", json.dumps(header))
-            for name, values in state.masks.items():
-                with archive.open(f"masks/{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, values, allow_pickle=False)
+        write_archive(self.folder / "snapshot.zip", header, state.masks)
         self._since_snapshot = 0
 
     def close(self) -> None:
@@ -196,16 +189,10 @@ class Journal:
     def _load_snapshot(self) -> _State | None:
         path = self.folder / "snapshot.zip"
         try:
-            with zipfile.ZipFile(path) as archive:
-                header = json.loads(archive.read("state.json"))
-                masks = {}
-                for name in archive.namelist():
-                    if name.startswith("masks/"):
-                        with archive.open(name) as member:
-                            masks[Path(name).stem] = np.lib.format.read_array(member, allow_pickle=False)
+            header, masks = read_archive(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, *DAMAGE) as error:
             self.notes.append(f"{path}: damaged ({error}); the journal was read from its beginning instead")
             return None
         if tuple(header["shape"]) != self.shape:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from medssl.errors import InputError
-from medssl.store.atomic import atomic_file, write_atomically
+from medssl.store.archive import DAMAGE, read_archive, write_archive
 from medssl.store.edits import SCRIBBLES, Annotation, AnnotationEdit, Change
 from medssl.store.journal import Journal
 from medssl.store.project import Project
@@ -66,7 +66,7 @@ class LabelStore:
 
     def proposals(self) -> tuple[str, ...]:
         """Names of the proposals on disk."""
-        return tuple(sorted(path.stem for path in (self.folder / "proposals").glob("*.npz")))
+        return tuple(sorted(path.stem for path in (self.folder / "proposals").glob("*.zip")))
 
     def set_proposal(self, name: str, mask: NDArray[Any], author: str, source: str = "") -> Origin:
         """Keep a mask that a program made, in place of the one of the same name.
@@ -87,9 +87,8 @@ class LabelStore:
         origin = Origin(author=author, source=source, time=clock.time())
         folder = self.folder / "proposals"
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_file(folder / f"{name}.npz") as file:
-            np.savez_compressed(file, mask=mask.astype(np.uint8))
-        write_atomically(folder / f"{name}.json", origin.model_dump_json(indent=1))
+        path = folder / f"{name}.zip"
+        write_archive(path, origin.model_dump(mode="json"), {"mask": mask.astype(np.uint8)})
         return origin
 
     def proposal(self, name: str) -> tuple[NDArray[np.uint8], Origin]:
@@ -98,16 +97,14 @@ class LabelStore:
         Raises:
             InputError: there is none of that name, or it is damaged.
         """
-        path = self.folder / "proposals" / f"{name}.npz"
+        path = self.folder / "proposals" / f"{name}.zip"
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                mask: NDArray[np.uint8] = archive["mask"]
-            origin = Origin.model_validate_json(path.with_suffix(".json").read_text(encoding="utf-8"))
+            header, arrays = read_archive(path)
+            return arrays["mask"], Origin.model_validate(header)
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such proposal; run the probe or a prediction first") from error
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, *DAMAGE) as error:
             raise InputError(f"{path}: damaged ({error}); run the probe or prediction again") from error
-        return mask, origin
 
     def annotations(self, kind: Literal["point", "box"] | None = None) -> tuple[Annotation, ...]:
         """The points and boxes, or those of one kind, in the order in which they were made."""

@@ -78,6 +78,6 @@ def test_refusals(project):
     with pytest.raises(InputError, match="no point or box"):
         labels.remove("nothing")
     (labels.folder / "proposals").mkdir(parents=True)
-    (labels.folder / "proposals" / "probe.npz").write_bytes(b"PK")
+    (labels.folder / "proposals" / "probe.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match="damaged"):
         labels.proposal("probe")

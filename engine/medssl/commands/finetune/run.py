@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -91,7 +92,11 @@ def run(config: FinetuneConfig, workspace: Workspace | None = None) -> Steps[Fin
     loaded = None if config.init == "none" else warm.encoder(config.init)
     spacing_range = SPACING_RANGE if loaded is None else loaded.spacing_range
     folder = _run_folder(config)
-    with tempfile.TemporaryDirectory(prefix="scratch-", dir=folder.folder) as scratch:
+    for left in folder.folder.glob("scratch-*"):  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix="scratch-", dir=folder.folder, ignore_cleanup_errors=True  # Windows keeps mapped files
+    ) as scratch:  # fmt: skip
         dims = None if loaded is None else loaded.spatial_dims
         cohort = yield from read_cohort(config, spacing_range, dims, Path(scratch))
         unseen = [name for value, name in config.classes.items() if value not in cohort.values]
