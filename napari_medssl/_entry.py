@@ -39,6 +39,7 @@ class Plugin:
         project: project folder; the one of the preferences by default.
         engine: answers the controllers; a new one by default.
         workers: runs commands; one device thread by default.
+        widget: the panels; new ones by default.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Plugin:
         project: Path | None = None,
         engine: Engine | None = None,
         workers: Workers | None = None,
+        widget: MainWidget | None = None,
     ) -> None:
         settings = preferences()
         self.viewer = viewer
@@ -57,13 +59,11 @@ class Plugin:
         )
         self.workers = workers or Workers()
         self.engine = engine or Engine(self.session.encoder, self.session.device)
-        defaults = training_defaults()
-        training = TrainingWidget(type(defaults), FIRST_SETTINGS, MORE_SETTINGS)
-        training.setSettings(defaults)
-        self.widget = MainWidget(training)
+        self.widget = widget or MainWidget(training_panel())
         self.widget.plugin = self  # the widget keeps the controllers alive: signals hold them weakly
         self.scene = Scene(viewer, self.session)
-        session, widget, run = self.session, self.widget, self.workers.run
+        session, run = self.session, self.workers.run
+        widget, training = self.widget, self.widget.training
         self.case = CaseController(
             session, widget.case, self.engine, run, volume_of_layer=self._volume_of_layer, report=report
         )
@@ -120,9 +120,23 @@ class Plugin:
         self.widget.show_panel("Find")
 
 
-def open_widget(napari_viewer: Viewer) -> MainWidget:
-    """The widget of the manifest, docked by napari."""
-    return Plugin(napari_viewer).widget
+class MedSSLWidget(MainWidget):
+    """The widget of the manifest: napari makes it and docks it.
+
+    A class, because napari looks for ``napari_viewer`` in the constructor only.
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(training_panel())
+        Plugin(napari_viewer, widget=self)
+
+
+def training_panel() -> TrainingWidget:
+    """The Train panel with the settings of `medssl finetune`."""
+    defaults = training_defaults()
+    panel = TrainingWidget(type(defaults), FIRST_SETTINGS, MORE_SETTINGS)
+    panel.setSettings(defaults)
+    return panel
 
 
 def report(error: Exception) -> None:

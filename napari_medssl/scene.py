@@ -43,6 +43,7 @@ class Scene:
         self.recorder: StrokeRecorder | None = None
         self._own: list[Layer] = []
         self._array: Any = None
+        self._is_listening = False
         events = session.events
         self._links = [
             (events.volume, self._show_volume),
@@ -200,7 +201,7 @@ class Scene:
 
     def _show_tool(self, tool: str) -> None:
         layer = self.find(SCRIBBLES)
-        if layer is None:
+        if layer is None or self._is_listening:
             return
         if tool != "pan_zoom":
             self.session.picking = Pick.NONE
@@ -222,7 +223,11 @@ class Scene:
     # -- layers -> session ------------------------------------------------------------------------
 
     def _on_mode(self, event: Any) -> None:
-        self.session.tool = str(event.mode)
+        self._is_listening = True  # napari says it before the layer has the mode: do not set it again
+        try:
+            self.session.tool = str(event.mode)
+        finally:
+            self._is_listening = False
 
     def _on_brush(self, event: Any) -> None:
         self.session.brush = round(event.source.brush_size)

@@ -22,6 +22,7 @@ from magicgui.widgets import (
 from magicgui.widgets.bases import ValueWidget
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
@@ -116,7 +117,8 @@ def _row(name: str, field: FieldInfo) -> ValueWidget:
     if kind == (int | None):
         return _optional_count(field, default, options)
     if typing.get_origin(kind) is Literal:
-        return ComboBox(choices=list(typing.get_args(kind)), value=default, **options)
+        choices = list(typing.get_args(kind))
+        return ComboBox(choices=choices, value=choices[0] if default is None else default, **options)
     if kind is bool:
         return CheckBox(value=bool(default), **options)
     if kind in (int, float):
@@ -181,7 +183,7 @@ def _is_yaml(row: ValueWidget) -> bool:
 def _to_text(value: Any) -> str:
     if value is None:
         return ""
-    plain = list(value) if isinstance(value, tuple) else value
+    plain = to_jsonable_python(value)
     return yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
 
 

@@ -165,9 +165,9 @@ def test_tool_brush_and_class_go_both_ways(scene: Scene, volume: Volume) -> None
 
 
 def press(scene: Scene, position: tuple[float, ...], drag: float = 0.0) -> None:
-    event = SimpleNamespace(type="mouse_press", pos=(100.0, 100.0), position=position)
-    event.button, event.modifiers = 1, ()
     for callback in scene.viewer.mouse_drag_callbacks:
+        event = SimpleNamespace(type="mouse_press", pos=(100.0, 100.0), position=position)
+        event.button, event.modifiers = 1, ()
         steps = callback(scene.viewer, event)
         next(steps, None)
         event.type, event.pos = "mouse_move", (100.0 + drag, 100.0)

@@ -1,0 +1,148 @@
+"""The whole road in a real viewer: open, map, find, label, train, use, reopen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medssl.io import write_volume
+from medssl.volume import Geometry, Volume
+from napari_medssl.session import Pick
+
+pytest.importorskip("napari")
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def scan(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A bright ball in a dark box, with thick slices and an oblique direction."""
+    angle = np.deg2rad(15)
+    turned = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    grid = Geometry.from_arrays((20, 40, 44), (2.0, 1.0, 1.0), (3.0, 4.0, 5.0), turned)
+    z, y, x = np.indices(grid.shape)
+    ball = ((z - 10) * 2) ** 2 + (y - 20) ** 2 + (x - 22) ** 2 < 12**2
+    array = np.where(ball, 700, 200) + rng.normal(0, 20, grid.shape)
+    path = tmp_path / "ball_mr.nii.gz"
+    write_volume(Volume(array.astype(np.int16)[None], grid, modality="MR"), path)
+    return path
+
+
+def make_plugin(make_viewer: Any, project: Path, weights: Path) -> Any:
+    from napari_medssl._entry import Plugin
+    from napari_medssl.engine import Engine
+    from napari_medssl.workers import Workers
+
+    viewer = make_viewer()
+    plugin = Plugin(
+        viewer, project=project, engine=Engine(str(weights), "cpu"), workers=Workers(is_synchronous=True)
+    )
+    viewer.window.add_dock_widget(plugin.widget, name="MedSSL")
+    return plugin
+
+
+def test_the_whole_road(
+    make_napari_viewer: Any, scan: Path, tmp_path: Path, tiny_weights: dict[int, Path]
+) -> None:
+    project = tmp_path / "project"
+    plugin = make_plugin(make_napari_viewer, project, tiny_weights[3])
+    session, widget = plugin.session, plugin.widget
+
+    widget.case.openRequested.emit(str(scan))
+    assert session.volume.modality == "MR"
+    image = plugin.scene.find("image")
+    np.testing.assert_allclose(image.scale, (2, 1, 1))
+    assert any("oblique" in widget.case._geometry.itemAt(n).widget().text() for n in range(8))
+
+    widget.prototypes.requested.emit(4)
+    prototypes = plugin.scene.find("prototypes")
+    assert set(np.unique(prototypes.data)) <= {0, 1, 2, 3, 4}
+    assert widget.prototypes._table.rowCount() == len(set(np.unique(prototypes.data)) - {0})
+    widget.prototypes._table.cellClicked.emit(0, 0)
+    assert prototypes.show_selected_label
+
+    widget.search._pick.click()
+    assert session.picking == Pick.QUERY
+    plugin.scene._pointer.pick(tuple(image.data_to_world((10, 20, 22))))
+    assert session.query == (10, 20, 22)
+    assert session.hits
+    assert all(0 <= i < n for hit in session.hits for i, n in zip(hit.voxel, (20, 40, 44), strict=True))
+    widget.search._table.selectRow(0)
+    assert session.focus == session.hits[0].voxel
+    widget.search._pick.click()
+    paint_and_reopen(plugin, make_napari_viewer, scan, tiny_weights[3])
+
+
+def paint_and_reopen(plugin: Any, make_viewer: Any, scan: Path, weights: Path) -> None:
+    session, widget, viewer = plugin.session, plugin.widget, plugin.viewer
+    widget.labelling._tools.buttons()[0].click()
+    scribbles = plugin.scene.find("scribbles")
+    assert viewer.layers.selection.active is scribbles
+    assert scribbles.mode == "paint"
+    session.active_class = 2
+    scribbles.paint((10, 20, 22), 2)
+    scribbles.paint((9, 18, 24), 2)
+    session.active_class = 1
+    scribbles.paint((3, 5, 5), 1)
+    scribbles.paint((16, 36, 40), 1)
+    proposal = plugin.scene.find("proposal")
+    assert proposal.data[10, 20, 22] == 2
+    assert proposal.data[3, 5, 5] == 1
+    widget.search.accepted.emit([0], 2)
+    painted = scribbles.data.copy()
+
+    exported = scan.parent / "proposal.nii.gz"
+    widget.labelling.exportRequested.emit("proposal", str(exported))
+    import SimpleITK as sitk
+
+    mask, source = sitk.ReadImage(str(exported)), sitk.ReadImage(str(scan))
+    np.testing.assert_allclose(mask.GetDirection(), source.GetDirection(), atol=1e-5)
+    np.testing.assert_allclose(mask.GetOrigin(), source.GetOrigin(), atol=1e-4)
+
+    assert widget.training._start.isEnabled()
+    plugin.close()
+    viewer.close()
+
+    later = make_plugin(make_viewer, session.project, weights)
+    later.case.open(str(scan))
+    np.testing.assert_array_equal(later.scene.find("scribbles").data, painted)
+    np.testing.assert_array_equal(later.scene.find("proposal").data, proposal.data)
+    later.close()
+
+
+def test_a_layer_that_is_open_already_is_taken(make_napari_viewer: Any, tmp_path: Path) -> None:
+    viewer = make_napari_viewer()
+    viewer.add_image(np.random.default_rng(0).random((8, 20, 20)), scale=(3, 1, 1), name="theirs")
+    _, widget = viewer.window.add_plugin_dock_widget("napari-medssl", "MedSSL")
+    plugin = widget.plugin
+    try:
+        plugin.session.project = tmp_path / "project"
+        assert plugin.session.source.layer == "theirs"
+        assert plugin.session.volume.geometry.spacing == (3, 1, 1)
+    finally:
+        plugin.close()
+
+
+@pytest.mark.slow
+def test_training_in_its_own_process(
+    make_napari_viewer: Any, qtbot: Any, scan: Path, tmp_path: Path, tiny_weights: dict[int, Path]
+) -> None:
+    plugin = make_plugin(make_napari_viewer, tmp_path / "project", tiny_weights[3])
+    session, widget = plugin.session, plugin.widget
+    plugin.case.open(str(scan))
+    scribbles = plugin.scene.find("scribbles")
+    scribbles.brush_size = 6
+    for z in (8, 10, 12):
+        scribbles.paint((z, 20, 22), 2)
+        scribbles.paint((z, 5, 5), 1)
+        scribbles.paint((z, 35, 38), 1)
+    widget.training._first._rows["steps"].value = 4
+    widget.training._start.click()
+    qtbot.waitUntil(widget.training._stop.isHidden, timeout=500_000)
+    assert session.run is not None, widget.training._status.text()
+    widget.training._use.click()
+    assert plugin.scene.find("segmentation").data.shape == (20, 40, 44)
+    plugin.close()

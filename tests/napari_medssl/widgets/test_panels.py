@@ -1,0 +1,179 @@
+"""Panels: what the user does becomes a signal, what a setter shows becomes none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("qtpy")
+
+from napari_medssl.widgets.rows import ClusterRow, HitRow
+
+pytestmark = pytest.mark.gui
+
+CLASSES = ((1, "background", (9, 9, 9)), (2, "bone", (255, 0, 0)))
+
+
+def listen(*signals: Any) -> list[Any]:
+    heard: list[Any] = []
+    for signal in signals:
+        signal.connect(lambda *values: heard.append(values))
+    return heard
+
+
+def test_case(qtbot: Any) -> None:
+    from napari_medssl.widgets.case import CaseWidget
+
+    panel = CaseWidget()
+    qtbot.addWidget(panel)
+    heard = listen(panel.layerChosen, panel.seriesChosen, panel.modalityChosen, panel.windowChosen)
+    panel.setLayers(["a", "b"], "b")
+    panel.setSeries([("1.2", "CT thorax"), ("1.3", "CT abdomen")], "1.3")
+    panel.setModality("MR")
+    panel.setWindows(["Lung", "Bone"], "Bone")
+    panel.setGeometryRows([("Spacing", "1 x 1 x 1 mm")])
+    panel.setNotes(["modality inferred"])
+    panel.setProject("/project")
+    assert heard == []
+    assert panel._layer.currentData() == "b"
+    assert panel._series.currentData() == "1.3"
+    assert not panel._series.isHidden()
+    panel.setSeries([("1.2", "CT thorax")], "1.2")
+    assert panel._series.isHidden()  # one series is no choice
+    panel.setWindows(())
+    assert panel._window.isHidden()
+    panel._modality.setCurrentIndex(1)
+    panel._modality.activated.emit(1)
+    assert heard == [("CT",)]
+
+
+def test_prototypes(qtbot: Any) -> None:
+    from napari_medssl.widgets.prototypes import PrototypesWidget
+
+    panel = PrototypesWidget()
+    qtbot.addWidget(panel)
+    heard = listen(panel.requested, panel.soloChanged, panel.opacityChanged)
+    panel.setClusters([ClusterRow(3, (1, 2, 3), 0.75, 12.0), ClusterRow(1, (3, 2, 1), 0.25, None)])
+    panel.setOpacity(0.3)
+    panel.setSolo(3)
+    assert heard == []
+    assert [panel._table.item(0, c).text() for c in range(3)] == ["3", "75.0 %", "12 ml"]
+    panel._table.cellClicked.emit(1, 0)
+    panel._table.cellClicked.emit(0, 0)  # shown alone already: show all
+    panel.setEnabledFor(False)
+    panel._compute.click()
+    assert heard == [(1,), (0,)]  # nothing to compute on: the button is off
+
+
+def test_search(qtbot: Any) -> None:
+    from napari_medssl.widgets.search import SearchWidget
+
+    panel = SearchWidget()
+    qtbot.addWidget(panel)
+    heard = listen(panel.hitChosen, panel.accepted, panel.scopeChanged)
+    rows = [HitRow(0.9, "", (1, 2, 3), "mm"), HitRow(0.8, "case-2", (4, 5, 6), "mm")]
+    panel.setHits(rows)
+    panel.setClasses(CLASSES, 2)
+    panel.setCohort("2 scans")
+    panel.setScope("cohort")
+    assert heard == []
+    assert panel.scope() == "cohort"
+    assert not panel._table.isColumnHidden(3)
+    panel._table.selectRow(1)
+    assert heard == [(1,)]
+    panel.accept()
+    assert heard[-1] == ([1], 2)
+    panel.setHits(rows[:1])
+    assert panel._table.isColumnHidden(3)  # all in the shown scan
+    panel.setCohort("")
+    assert panel.scope() == "volume"
+
+
+def test_labelling(qtbot: Any) -> None:
+    from napari_medssl.widgets.labelling import LabellingWidget
+
+    panel = LabellingWidget()
+    qtbot.addWidget(panel)
+    heard = listen(panel.classChosen, panel.classAdded, panel.classRenamed, panel.toolChosen)
+    panel.setClasses(CLASSES, 2)
+    panel.setTool("erase")
+    panel.setBrush(5)
+    assert heard == []
+    assert panel._classes.currentRow() == 1
+    assert [b.text() for b in panel._tools.buttons() if b.isChecked()] == ["Erase"]
+    panel.setReady(True)
+    panel._classes.setCurrentRow(0)
+    panel._new.setText(" vessel ")
+    panel._add.click()
+    panel._classes.item(1).setText("femur")
+    panel._tools.buttons()[0].click()
+    assert heard == [(1,), ("vessel",), (2, "femur"), ("paint",)]
+
+
+def test_renaming_does_not_replace_the_item_that_is_edited(qtbot: Any) -> None:
+    from napari_medssl.widgets.labelling import LabellingWidget
+
+    panel = LabellingWidget()
+    qtbot.addWidget(panel)
+    panel.setClasses(CLASSES, 1)
+    item = panel._classes.item(1)
+    panel.classRenamed.connect(lambda number, name: panel.setClasses((CLASSES[0], (2, name, (0, 0, 0))), 1))
+    item.setText("femur")
+    assert panel._classes.item(1) is item
+
+
+def test_training(qtbot: Any) -> None:
+    from napari_medssl.orders import FIRST_SETTINGS, MORE_SETTINGS, training_defaults
+    from napari_medssl.widgets.training import TrainingWidget
+
+    defaults = training_defaults()
+    panel = TrainingWidget(type(defaults), FIRST_SETTINGS, MORE_SETTINGS)
+    qtbot.addWidget(panel)
+    panel.setSettings(defaults)
+    assert panel.settings()["steps"] == defaults.steps
+    assert panel.settings()["batch_size"] is None
+    panel.setRunning(True)
+    assert panel._start.isHidden()
+    assert not panel._stop.isHidden()
+    panel.setCurves({"loss": [(1, 2.0), (2, 1.0)], "dice": [(2, 0.5)], "empty": []})
+    assert set(panel._curve.curves()) == {"loss", "dice"}
+    panel.resize(300, 500)
+    assert not panel.grab().isNull()  # paints without an error
+    panel.setRunning(False)
+    panel.setUsable(True)
+    heard = listen(panel.useRequested)
+    panel._use.click()
+    assert heard == [()]
+
+
+def test_job_panel(qtbot: Any) -> None:
+    from napari_medssl.widgets.job_panel import JobPanel
+
+    panel = JobPanel()
+    qtbot.addWidget(panel)
+    heard = listen(panel.cancelRequested)
+    panel.setProgress("Embedding: tile", 3, 10)
+    assert (panel._bar.value(), panel._bar.maximum()) == (3, 10)
+    assert not panel._cancel.isHidden()
+    panel._cancel.click()
+    panel.setProgress("Search", 0, None)
+    assert panel._bar.maximum() == 0
+    panel.setIdle("Search: done.")
+    assert panel._cancel.isHidden()
+    assert heard == [()]
+    assert panel.text() == "Search: done."
+
+
+def test_main_shows_a_panel_by_name(qtbot: Any) -> None:
+    from napari_medssl.orders import FIRST_SETTINGS, training_defaults
+    from napari_medssl.widgets.main import MainWidget
+    from napari_medssl.widgets.training import TrainingWidget
+
+    panel = MainWidget(TrainingWidget(type(training_defaults()), FIRST_SETTINGS))
+    qtbot.addWidget(panel)
+    names = [panel.tabs.tabText(n) for n in range(panel.tabs.count())]
+    assert names == ["Case", "Prototypes", "Find", "Label", "Train"]
+    panel.show_panel("Label")
+    assert panel.tabs.currentIndex() == 3
+    assert panel.sizeHint().width() <= 360
