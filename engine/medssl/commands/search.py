@@ -72,7 +72,7 @@ def search_steps(
     encoder: str | None = None,
     top: int = 10,
     volumes: Collection[str] | None = None,
-    separation_mm: float = 16.0,
+    separation_mm: float | None = None,
 ) -> Steps[SearchResult]:
     """Search from a volume in memory.
 
@@ -88,7 +88,7 @@ def search_steps(
         encoder: weights; None takes those named in the index.
         top: most hits.
         volumes: ids to look in, all by default.
-        separation_mm: least distance of two hits in one volume.
+        separation_mm: least distance of two hits in one volume; None takes two cells of the index.
 
     Raises:
         InputError: the place lies outside, or the weights are not those of the index.

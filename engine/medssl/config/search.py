@@ -18,7 +18,11 @@ class SearchConfig(CommandConfig):
     region: Path | None = Field(None, description="mask on the input's grid: search for what it covers")
     top: int = Field(10, ge=1, le=1000, description="most hits")
     within: tuple[str, ...] = Field((), description="ids of the volumes to search in; all by default")
-    separation: float = Field(16.0, ge=0, description="least distance in mm of two hits in one volume")
+    separation: float | None = Field(
+        None,
+        ge=0,
+        description="least distance in mm of two hits in one volume; default two cells of the index",
+    )
     encoder: str | None = Field(
         None, description="weights for a scan outside the index; default: of the index"
     )

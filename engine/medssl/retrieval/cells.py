@@ -31,11 +31,13 @@ class Cells:
         vectors: (N, D) float32, unit length.
         voxels: (N, n) int32, voxel of the volume nearest to the cell's centre, array order.
         mm: (N, n) float32, centre of the cell in LPS world coordinates [x, y, z].
+        size_mm: longest edge of a cell.
     """
 
     vectors: NDArray[np.float32]
     voxels: NDArray[np.int32]
     mm: NDArray[np.float32]
+    size_mm: float = 8.0
 
 
 def pooled(features: Volume) -> Volume:
@@ -96,6 +98,7 @@ def index_cells(features: Volume, volume: Volume, seed: int = 0, limit: int = MA
         vectors=np.ascontiguousarray(coarse.array.reshape(len(coarse.array), -1)[:, chosen].T),
         voxels=nearest_voxels(volume.geometry, world),
         mm=world[:, ::-1].astype(np.float32),
+        size_mm=max(coarse.geometry.spacing),
     )
 
 

@@ -23,10 +23,10 @@ FORMAT = "medssl-index-1"
 EXACT_LIMIT = 1_200_000
 """Up to this many vectors every search is exact; beyond, inverted lists with a measured recall."""
 
-SEPARATION_MM = 16.0
-"""Hits of one volume lie at least this far apart: two cells of stride 8 at 1 mm."""
+SEPARATION_CELLS = 2.0
+"""Hits of one volume lie at least this many cells apart: 16 mm for cells of stride 8 at 1 mm."""
 
-_CANDIDATES = 32  # per hit asked for: about the number of cells in a ball of SEPARATION_MM
+_CANDIDATES = 32  # per hit asked for: about the number of cells in a ball of that radius
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class FeatureIndex:
         self._on_gpu: Any = None
         self._volumes: dict[str, dict[str, Any]] = {}
         self._numbers: dict[str, int] = {}  # volume id -> number in _volume
+        self._cell_mm: dict[int, float] = {}  # size of a cell by the number of its volume
         self._volume = np.empty(0, np.int32)
         self._ids = np.empty(0, np.int64)  # FAISS's id of each row, ascending
         self._voxels: NDArray[np.int32] | None = None
@@ -125,6 +126,7 @@ class FeatureIndex:
             self._index.add_with_ids(vectors, ids)
         number = max(self._numbers.values(), default=-1) + 1
         self._numbers[volume], self._volumes[volume] = number, dict(information)
+        self._cell_mm[number] = float(cells.size_mm)
         self._volume = np.concatenate([self._volume, np.full(count, number, np.int32)])
         self._ids = np.concatenate([self._ids, ids])
         self._voxels = _joined(self._voxels, cells.voxels.astype(np.int32))
@@ -139,7 +141,9 @@ class FeatureIndex:
             return 0
         if not self.is_exact:  # the map from ids to lists would not survive; `vectors` makes it anew
             self._index.set_direct_map_type(self._faiss.DirectMap.NoMap)
-        gone = self._volume == self._numbers.pop(volume)
+        number = self._numbers.pop(volume)
+        del self._cell_mm[number]
+        gone = self._volume == number
         del self._volumes[volume]
         self._index.remove_ids(self._selector(gone))
         kept = ~gone
@@ -155,7 +159,7 @@ class FeatureIndex:
         k: int = 10,
         *,
         volumes: Collection[str] | None = None,
-        separation_mm: float = SEPARATION_MM,
+        separation_mm: float | None = None,
     ) -> list[Hit]:
         """The places that resemble the query most, best first.
 
@@ -166,7 +170,7 @@ class FeatureIndex:
             query: (D,) vector, any length.
             k: most hits to return.
             volumes: ids to search in; all by default.
-            separation_mm: 0 keeps neighbours.
+            separation_mm: None takes two cells of the volume; 0 keeps neighbours.
 
         Raises:
             ValueError: the query does not fit the index.
@@ -182,7 +186,7 @@ class FeatureIndex:
         if volumes is not None:
             wanted = np.isin(self._volume, [self._numbers[v] for v in volumes if v in self._numbers])
             available = int(wanted.sum())
-        fetch = min(available, k if separation_mm <= 0 else k * _CANDIDATES)
+        fetch = min(available, k if separation_mm == 0 else k * _CANDIDATES)
         while fetch > 0:
             scores, ids = self._nearest(vector, fetch, wanted)
             rows = np.searchsorted(self._ids, ids)
@@ -257,7 +261,8 @@ class FeatureIndex:
             "vectors": faiss_file,
             "keys": keys_file,
             "volumes": {
-                name: {"number": self._numbers[name], **info} for name, info in self._volumes.items()
+                name: {"number": number, "cell_mm": self._cell_mm[number], **self._volumes[name]}
+                for name, number in self._numbers.items()
             },
         }
         write_atomically(folder / "index.json", json.dumps(content, indent=1))
@@ -287,7 +292,8 @@ class FeatureIndex:
                 index._voxels, index._mm = keys["voxels"], keys["mm"]
             index.recall, index.information = content["recall_at_50"], content["information"]
             for name, information in content["volumes"].items():
-                index._numbers[name] = information.pop("number")
+                number = index._numbers[name] = information.pop("number")
+                index._cell_mm[number] = information.pop("cell_mm")
                 index._volumes[name] = information
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:160]
@@ -316,9 +322,9 @@ class FeatureIndex:
         mask[self._ids[rows]] = True
         return self._faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
 
-    def _distinct(self, rows: NDArray[np.int64], k: int, separation_mm: float) -> list[int]:
+    def _distinct(self, rows: NDArray[np.int64], k: int, separation_mm: float | None) -> list[int]:
         """Positions in ``rows`` (best first) that survive the suppression of close neighbours."""
-        if separation_mm <= 0 or self._mm is None:
+        if separation_mm == 0 or self._mm is None:
             return list(range(min(k, len(rows))))
         volume, mm = self._volume[rows], self._mm[rows]
         alive = np.ones(len(rows), bool)
@@ -326,7 +332,8 @@ class FeatureIndex:
         while len(kept) < k and alive.any():
             best = int(alive.argmax())
             kept.append(best)
-            near = np.linalg.norm(mm - mm[best], axis=1) < separation_mm
+            radius = separation_mm or SEPARATION_CELLS * self._cell_mm[int(volume[best])]
+            near = np.linalg.norm(mm - mm[best], axis=1) < radius - 1e-3
             alive &= ~(near & (volume == volume[best]))
             alive[best] = False
         return kept

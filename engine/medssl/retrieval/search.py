@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medssl.errors import InputError
 from medssl.retrieval.cells import pooled
-from medssl.retrieval.index import SEPARATION_MM, FeatureIndex, Hit
+from medssl.retrieval.index import FeatureIndex, Hit
 from medssl.volume import Geometry, Volume
 from medssl.volume.resample import interpolate, interpolation_matrices
 
@@ -119,7 +119,7 @@ def search(
     *,
     top: int = 10,
     volumes: Collection[str] | None = None,
-    separation_mm: float = SEPARATION_MM,
+    separation_mm: float | None = None,
 ) -> SearchResult:
     """Ranked hits for a query vector, with the place it came from.
 
@@ -130,7 +130,7 @@ def search(
         voxel: place of the query in it.
         top: most hits.
         volumes: ids to look in, all by default.
-        separation_mm: least distance of two hits in one volume.
+        separation_mm: least distance of two hits in one volume; None takes two cells.
     """
     hits = index.search(query, top, volumes=volumes, separation_mm=separation_mm)
     return SearchResult(volume, tuple(int(v) for v in voxel), tuple(hits))

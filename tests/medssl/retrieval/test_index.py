@@ -102,6 +102,10 @@ def test_close_neighbours_are_suppressed_only_within_a_volume(rng: np.random.Gen
         assert len(places) == 3
         assert min(abs(x - y) for i, x in enumerate(places) for y in places[:i]) >= 16
     assert len(index.search(vectors[0], 12, separation_mm=0)) == 12
+    small = FeatureIndex(16, SIGNATURE)
+    small.add("a", Cells(vectors, voxels, voxels[:, ::-1].astype(np.float32), size_mm=4.0))
+    assert sorted(hit.voxel[0] for hit in small.search(vectors[0], 9))[-1] == 60
+    assert len(small.search(vectors[0], 9)) == 4  # two cells of 4 mm: 0, 8, 20 or 24, 60
 
 
 @pytest.mark.parametrize("exact_limit", [10_000, 100])
