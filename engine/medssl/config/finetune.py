@@ -11,8 +11,8 @@ from medssl.config.command import CommandConfig
 from medssl.config.segmentation import SegmentationConfig
 from medssl.config.training import TrainingConfig
 
-BRIEF_STEPS = 150
-BRIEF_EVALUATE_EVERY = 25
+BRIEF_STEPS = 50
+BRIEF_EVALUATE_EVERY = 10
 
 
 class FinetuneConfig(CommandConfig):
@@ -39,14 +39,15 @@ class FinetuneConfig(CommandConfig):
         1.0, gt=0, le=1, description="share of the training subjects; smaller shares are part of larger ones"
     )
     brief: bool = Field(
-        False, description="about a minute on 2 CPU cores: few steps, and judged often; for interactive use"
+        False,
+        description="about a minute on 2 CPU cores: 50 steps of one patch, judged every 10; for interactive use",
     )
     steps: int | None = Field(None, ge=1, description="optimiser steps, in place of training.steps")
     batch_size: int | None = Field(
         None, ge=1, description="patches per step, in place of training.batch_size"
     )
     evaluate_every: int | None = Field(
-        None, ge=1, description="steps between two looks at held-out patches; default 50, brief 25"
+        None, ge=1, description="steps between two looks at held-out patches; default 50, brief 10"
     )
     patience: int = Field(6, ge=1, description="looks without a better Dice before training stops early")
     encoder: str = Field("small", description="size of the encoder where init is none: tiny, small or base")
@@ -79,7 +80,10 @@ class FinetuneConfig(CommandConfig):
 
     def loop(self) -> TrainingConfig:
         """Training settings with the short options put in."""
-        short = {"steps": self.steps or (BRIEF_STEPS if self.brief else None), "batch_size": self.batch_size}
+        short = {
+            "steps": self.steps or (BRIEF_STEPS if self.brief else None),
+            "batch_size": self.batch_size or (1 if self.brief else None),
+        }
         return self.training.model_copy(
             update={name: value for name, value in short.items() if value is not None}
         )
