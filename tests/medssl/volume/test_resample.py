@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from medssl.volume.geometry import Geometry
 from medssl.volume.resample import axis_positions, interpolate, interpolation_matrices, resample_nearest
 
