@@ -84,8 +84,7 @@ class Swav(nn.Module):
         """Crops of a batch of source patches (B, C, *S); all randomness from ``generator``."""
         first, second, modality = self._sources(batch, generator)
         boxes = self.multicrop.draw(len(first), tuple(first.shape[2:]), generator)
-        if self.config.flip:
-            boxes = [turned(box, generator) for box in boxes]
+        boxes = [turned(box, generator, self.config.turn_p) for box in boxes]
         if second is first:
             crops = self.multicrop.apply(first, boxes).images
         else:

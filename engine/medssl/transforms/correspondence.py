@@ -11,10 +11,10 @@ from medssl.transforms.crops import CropBoxes, sample_at
 from medssl.transforms.spatial import draw_orthogonal
 
 
-def turned(box: CropBoxes, generator: torch.Generator) -> CropBoxes:
-    """The same boxes seen flipped and turned by quarters: their axes permuted and negated."""
+def turned(box: CropBoxes, generator: torch.Generator, p: float = 1.0) -> CropBoxes:
+    """The same boxes, each with probability ``p`` flipped and turned: its axes permuted and negated."""
     batch, n = box.centre.shape
-    ops = draw_orthogonal(batch, n, generator)
+    ops = draw_orthogonal(batch, n, generator, p=p)
     order = ops.permutation[:, None].expand(-1, n, -1).to(box.axes.device)
     axes = box.axes.gather(2, order)
     return CropBoxes(box.centre, torch.where(ops.flip[:, None].to(axes.device), -axes, axes))
