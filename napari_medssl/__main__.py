@@ -6,6 +6,7 @@ names that the commands give them:
 
 - ``prototypes.nii.gz``: prototype map on the scan's grid
 - ``hits.json``: a query and its ranked hits
+- ``probe.nii.gz``: the probe's proposal, where the project holds none
 - ``segmentation.nii.gz``: what the trained network says
 - ``index/``: an index to search in
 
@@ -19,6 +20,8 @@ import sys
 from pathlib import Path
 
 from medssl.errors import InputError
+
+WINDOW = (1400, 900)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,6 +54,7 @@ def show(project: Path, screenshot: Path | None = None) -> None:
     if not volumes:
         raise InputError(f"{project}: the project has no scan yet; open one in the MedSSL widget")
     import napari
+    from napari.qt import get_qapp
 
     from napari_medssl._entry import Plugin
     from napari_medssl.restored import restore
@@ -59,13 +63,14 @@ def show(project: Path, screenshot: Path | None = None) -> None:
     viewer = napari.Viewer(title=f"MedSSL - {project.resolve().parent.name}")
     plugin = Plugin(viewer, project=project.resolve(), workers=Workers(is_synchronous=screenshot is not None))
     viewer.window.add_dock_widget(plugin.widget, name="MedSSL", area="right")
+    viewer.window.resize(*WINDOW)
     restore(plugin, volumes[0])
+    viewer.reset_view()
     if screenshot is None:
         napari.run()
         return
     screenshot.parent.mkdir(parents=True, exist_ok=True)
-    viewer.window.resize(1400, 900)
-    viewer.reset_view()
+    get_qapp().processEvents()  # lays out the dock, which has no size before
     viewer.screenshot(str(screenshot), canvas_only=False, flash=False)
     plugin.close()
     viewer.close()

@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medssl.errors import InputError
 from medssl.io import list_series, read_volume
 from medssl.store.project import VolumeEntry, series_key
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PANEL = "Label"
+NEAR_MM = 2.5
+"""How far from its own slice the marker of a hit is still seen."""
 
 
 def restore(plugin: Plugin, entry: VolumeEntry) -> None:
@@ -43,12 +47,39 @@ def restore(plugin: Plugin, entry: VolumeEntry) -> None:
         return
     if (prototypes := _result(project, "prototypes.nii.gz", volume)) is not None:
         plugin.prototypes.show(Clusters.of(prototypes))
+    if session.proposal is None:
+        session.proposal = _result(project, "probe.nii.gz", volume)
     if (segmentation := _result(project, "segmentation.nii.gz", volume)) is not None:
         session.segmentation = segmentation
     if (project / "index" / "index.json").is_file():
         plugin.search.open_index(str(project / "index"))
     _restore_hits(plugin, project)
+    _arrange(plugin)
     plugin.widget.show_panel(PANEL)
+
+
+def _arrange(plugin: Plugin) -> None:
+    """Map and result on one slice: the result as outlines over the faint map, where hits and scribbles meet."""
+    scene, session = plugin.scene, plugin.session
+    result = scene.find("segmentation") or scene.find("proposal")
+    if result is not None:
+        result.contour, result.opacity, result.visible = 2, 1.0, True
+    if (prototypes := scene.find("prototypes")) is not None:
+        prototypes.visible = True
+    if session.scribbles is not None and session.scribbles.spatial_dims > 2:
+        places = [hit.voxel for hit in session.hits if session.is_here(hit)]
+        places += [session.query] if session.query is not None else []
+        session.focus = _best_slice(session.scribbles, places)
+
+
+def _best_slice(scribbles: Volume, places: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """A voxel on the scribbled slice that shows most hits; the last place where nothing is scribbled."""
+    painted = np.count_nonzero(scribbles.array[0], axis=(1, 2))
+    slices = np.arange(len(painted)) * scribbles.geometry.spacing[0]
+    near = sum((np.abs(slices - slices[place[0]]) <= NEAR_MM).astype(int) for place in places)
+    centre = places[-1] if places else tuple(n // 2 for n in scribbles.geometry.shape)
+    best = np.where(painted > 0, near * scribbles.array.size + painted, 0)
+    return (int(best.argmax()), *centre[1:]) if best.any() else centre
 
 
 def _restore_hits(plugin: Plugin, project: Path) -> None:

@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
     QFileDialog,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -65,7 +64,7 @@ class LabellingWidget(QWidget):
         self._undo.setToolTip("Take back the last stroke (Ctrl+Z); works after reopening too")
         self._auto = QCheckBox("Update the proposal after each stroke")
         self._auto.setChecked(True)
-        self._update = QPushButton("Update now")
+        self._update = QPushButton("Propose now")
         self._status = QLabel()
         self._status.setWordWrap(True)
         self._saved = QLabel()
@@ -85,12 +84,12 @@ class LabellingWidget(QWidget):
         new = QHBoxLayout()
         new.addWidget(self._new, 1)
         new.addWidget(self._add)
-        brush = QGridLayout()
-        brush.addWidget(QLabel("Brush"), 0, 0)
-        brush.addWidget(self._brush, 0, 1)
-        brush.addWidget(self._undo, 0, 2)
-        brush.addWidget(self._redo, 0, 3)
-        brush.setColumnStretch(1, 1)
+        brush = QHBoxLayout()
+        brush.addWidget(QLabel("Brush"))
+        brush.addWidget(self._brush, 1)
+        steps = QHBoxLayout()
+        for button in (self._undo, self._redo, self._update):
+            steps.addWidget(button)
         export = QHBoxLayout()
         export.addWidget(self._export_proposal)
         export.addWidget(self._export_labels)
@@ -99,8 +98,8 @@ class LabellingWidget(QWidget):
         layout.addLayout(new)
         layout.addLayout(tools)
         layout.addLayout(brush)
+        layout.addLayout(steps)
         layout.addWidget(self._auto)
-        layout.addWidget(self._update)
         layout.addWidget(self._status)
         layout.addStretch()
         layout.addWidget(self._saved)

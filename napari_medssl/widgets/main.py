@@ -59,4 +59,4 @@ class MainWidget(QWidget):
 
     def sizeHint(self) -> QSize:
         """Narrow enough to leave the image most of the window."""
-        return QSize(340, 620)
+        return QSize(360, 620)

@@ -113,7 +113,9 @@ def paint_and_reopen(plugin: Any, make_viewer: Any, scan: Path, weights: Path) -
     later.close()
 
 
-def test_a_layer_that_is_open_already_is_taken(make_napari_viewer: Any, tmp_path: Path) -> None:
+def test_the_widget_of_the_manifest_takes_an_open_layer_and_journals_strokes(
+    make_napari_viewer: Any, qtbot: Any, tmp_path: Path
+) -> None:
     viewer = make_napari_viewer()
     viewer.add_image(np.random.default_rng(0).random((8, 20, 20)), scale=(3, 1, 1), name="theirs")
     _, widget = viewer.window.add_plugin_dock_widget("napari-medssl", "MedSSL")
@@ -122,6 +124,14 @@ def test_a_layer_that_is_open_already_is_taken(make_napari_viewer: Any, tmp_path
         plugin.session.project = tmp_path / "project"
         assert plugin.session.source.layer == "theirs"
         assert plugin.session.volume.geometry.spacing == (3, 1, 1)
+        qtbot.waitUntil(lambda: plugin.scene.find("scribbles") is not None, timeout=120_000)
+        layer = viewer.layers["MedSSL scribbles"]  # napari hands the plugin a proxy of the viewer
+        layer.paint((4, 10, 10), 2)
+        assert plugin.labelling._store.restore()[4, 10, 10] == 2
+        plugin.session.tool = "paint"
+        assert viewer.layers.selection.active is layer
+        plugin.labelling.undo()
+        assert layer.data.sum() == 0
     finally:
         plugin.close()
 
