@@ -112,7 +112,7 @@ def install_python_packages(command: str) -> None:
     wanted = {"files": digest, "install": INSTALLS[command], "python": sys.version}
     if stamp.exists() and json.loads(stamp.read_text()) == wanted:
         return
-    say(f"installing {' '.join(INSTALLS[command])} into {VENV}")
+    say(f"installing {' '.join(INSTALLS[command])} into {VENV}; this takes minutes, once")
     pip = [sys.executable, "-m", "pip", "--python", str(PYTHON), "install", "--quiet", "--no-input"]
     if run([*pip, "-c", ROOT / "constraints.txt", "pip", *INSTALLS[command]], folder=ROOT):
         sys.exit(f"error: pip could not install {' '.join(INSTALLS[command])}: see its message above")
