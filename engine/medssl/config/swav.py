@@ -51,11 +51,10 @@ class SwavConfig(RunConfig):
     local_scale: Range = Field((0.05, 0.25), description="volume fraction of a local crop (2D: 0.05 to 0.14)")
     aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a crop")
     turn_p: float = Field(
-        0.25,
+        1.0,
         ge=0,
         le=1,
-        description="probability that a crop is flipped and turned by quarters; 0 where laterality matters. "
-        "At 1 the cells of two crops of a fresh network have little in common, and clusters collapse",
+        description="probability that a crop is flipped and turned by quarters; 0 where laterality matters",
     )
     intensity: IntensityConfig = Field(IntensityConfig(), description="intensity augmentation of every view")
     synthetic: float = Field(
