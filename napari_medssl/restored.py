@@ -59,7 +59,7 @@ def restore(plugin: Plugin, entry: VolumeEntry) -> None:
 
 
 def _arrange(plugin: Plugin) -> None:
-    """Map and result on one slice: the result as outlines over the faint map, where hits and scribbles meet."""
+    """Outlines of the result over the map, on the slice where hits and scribbles meet."""
     scene, session = plugin.scene, plugin.session
     result = scene.find("segmentation") or scene.find("proposal")
     if result is not None:

@@ -11,6 +11,7 @@ from napari_medssl import layers
 from napari_medssl.palette import cluster_colour
 from napari_medssl.pointer import Pointer
 from napari_medssl.session import Pick, Session
+from napari_medssl.shelf import Colours, Shelf, colormap, rgba
 from napari_medssl.strokes import StrokeRecorder
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 SCRIBBLES = "scribbles"
 _HIT_MM = 6.0
-_ORDER = ("image", "prototypes", "proposal", "segmentation", SCRIBBLES, "hits")
-"""Roles from the bottom of the layer list to its top."""
-_OVERLAYS = ("prototypes", "proposal", "segmentation")
 
 
 class Scene:
@@ -41,7 +39,7 @@ class Scene:
         self.viewer = viewer
         self.session = session
         self.recorder: StrokeRecorder | None = None
-        self._own: list[Layer] = []
+        self._shelf = Shelf(viewer)
         self._array: Any = None
         self._is_listening = False
         events = session.events
@@ -79,18 +77,15 @@ class Scene:
 
     def find(self, role: str) -> Layer | None:
         """The layer of a role that belongs to the shown volume."""
-        volume = self.session.volume
-        return None if volume is None else layers.find_layer(self.viewer.layers, role, volume.id)
+        return None if self.session.volume is None else self._shelf.find(role)
 
     # -- session -> layers ------------------------------------------------------------------------
 
     def _show_volume(self, volume: Volume | None) -> None:
         self._drop_recorder()
         is_same_scan = volume is not None and volume.array is self._array
-        for layer in [own for own in self._own if own in self.viewer.layers]:
-            if not (is_same_scan and layers.role_of(layer) == "image"):
-                self.viewer.layers.remove(layer)
-        self._own = [own for own in self._own if own in self.viewer.layers]
+        self._shelf.clear(keep="image" if is_same_scan else "")
+        self._shelf.volume_id = "" if volume is None else volume.id
         self._array = None if volume is None else volume.array
         if volume is None:
             return
@@ -99,7 +94,7 @@ class Scene:
         is_ours = shown is not None and layers.role_of(shown) == "image"
         if shown is None or not (is_ours or layers.shows_world(volume.geometry)):
             # Somebody else's layer with oblique axes cannot be edited in place: a second view, same array.
-            self._put("image", layers.image_layer(volume, colormap="gray"))
+            self._shelf.put("image", layers.image_layer(volume, colormap="gray"))
             self.viewer.reset_view()
 
     def _show_window(self, window: tuple[float, float] | None) -> None:
@@ -116,8 +111,8 @@ class Scene:
     def _show_prototypes(self, volume: Volume | None) -> None:
         if volume is None:
             return
-        colours = {n: _rgba(cluster_colour(n)) for n in range(1, int(volume.array.max()) + 1)}
-        self._put_labels(volume, "MedSSL prototypes", "prototypes", colours, self.session.prototype_opacity)
+        colours = {n: rgba(cluster_colour(n)) for n in range(1, int(volume.array.max()) + 1)}
+        self._shelf.put_labels("prototypes", volume, colours, self.session.prototype_opacity)
         self._show_solo(self.session.solo)
 
     def _show_opacity(self, opacity: float) -> None:
@@ -136,12 +131,11 @@ class Scene:
         hits = [hit for hit in self.session.hits if self.session.is_here(hit)]
         voxels = [hit.voxel for hit in hits] + ([query] if query is not None else [])
         if not voxels:
-            if (old := self.find("hits")) is not None:
-                self.viewer.layers.remove(old)
+            self._shelf.remove("hits")
             return
         smallest = min(volume.geometry.spacing)
         colour = ["#ffd23f"] * len(hits) + ["#ff3b6b"] * (query is not None)
-        self._put(
+        self._shelf.put(
             "hits",
             layers.points_layer(
                 volume,
@@ -165,7 +159,7 @@ class Scene:
         self._drop_recorder()
         if volume is None:
             return
-        self._put_labels(volume, "MedSSL scribbles", SCRIBBLES, self._class_colours(), 0.85)
+        self._shelf.put_labels(SCRIBBLES, volume, self._class_colours(), 0.85)
         layer = self.find(SCRIBBLES)
         layer.brush_size = self.session.brush
         layer.selected_label = self.session.active_class
@@ -179,17 +173,17 @@ class Scene:
 
     def _show_proposal(self, volume: Volume | None) -> None:
         if volume is not None:
-            self._put_labels(volume, "MedSSL proposal", "proposal", self._map_colours(), 0.4)
+            self._shelf.put_labels("proposal", volume, self._map_colours(), 0.4)
 
     def _show_segmentation(self, volume: Volume | None) -> None:
         if volume is not None:
-            self._put_labels(volume, "MedSSL segmentation", "segmentation", self._map_colours(), 0.4)
+            self._shelf.put_labels("segmentation", volume, self._map_colours(), 0.4)
 
     def _show_classes(self, _: object = None) -> None:
         for role in (SCRIBBLES, "proposal", "segmentation"):
             if (layer := self.find(role)) is not None:
                 colours = self._class_colours() if role == SCRIBBLES else self._map_colours()
-                layer.colormap = _colormap(colours)
+                layer.colormap = colormap(colours)
 
     def _show_active_class(self, class_id: int) -> None:
         if (layer := self.find(SCRIBBLES)) is not None:
@@ -247,10 +241,10 @@ class Scene:
         ours = self.find("image")
         return ours if ours is not None or name not in self.viewer.layers else self.viewer.layers[name]
 
-    def _class_colours(self) -> dict[int, tuple[float, ...]]:
-        return {entry.id: _rgba(entry.colour) for entry in self.session.classes}
+    def _class_colours(self) -> Colours:
+        return {entry.id: rgba(entry.colour) for entry in self.session.classes}
 
-    def _map_colours(self) -> dict[int, tuple[float, ...]]:
+    def _map_colours(self) -> Colours:
         """Colours of a whole-volume result: what is called background does not cover the scan."""
         names = {entry.id: entry.name.lower() for entry in self.session.classes}
         return {
@@ -258,64 +252,7 @@ class Scene:
             for number, colour in self._class_colours().items()
         }
 
-    def _put_labels(
-        self,
-        volume: Volume,
-        name: str,
-        role: str,
-        colours: dict[int, tuple[float, ...]],
-        opacity: float,
-    ) -> None:
-        old = self.find(role)
-        if old is not None:
-            opacity = old.opacity
-        if role in _OVERLAYS and (old is None or role == "prototypes"):
-            self._show_alone(role)
-        options = {"opacity": opacity, "colormap": _colormap(colours)}
-        self._put(role, layers.labels_layer(volume, name, role, **options))
-
-    def _show_alone(self, role: str) -> None:
-        """Of the coloured maps show this one: two on top of each other cannot be read."""
-        for other in _OVERLAYS:
-            if (layer := self.find(other)) is not None:
-                layer.visible = other == role
-
-    def _put(self, role: str, layer: tuple[Any, dict[str, Any], str]) -> None:
-        """Add a layer, or give the values to the layer of this role; the user's selection stays."""
-        data, options, kind = layer
-        old = self.find(role)
-        if old is not None and kind == "labels":
-            old.data = data
-            old.colormap = options["colormap"]
-            return
-        selected = self.viewer.layers.selection.active
-        if old is not None:
-            self.viewer.layers.remove(old)
-        added = getattr(self.viewer, f"add_{kind}")(data, **options)
-        self._own.append(added)
-        above = [n for n, other in enumerate(self.viewer.layers) if _rank(other) > _rank(added)]
-        if above:
-            self.viewer.layers.move(len(self.viewer.layers) - 1, above[0])
-        if selected is not None and selected in self.viewer.layers:
-            self.viewer.layers.selection.active = selected
-
     def _drop_recorder(self) -> None:
         if self.recorder is not None:
             self.recorder.close()
             self.recorder = None
-
-
-def _rank(layer: Layer) -> int:
-    role = layers.role_of(layer)
-    return _ORDER.index(role) if role in _ORDER else -1
-
-
-def _rgba(colour: tuple[int, int, int]) -> tuple[float, ...]:
-    return (*(part / 255 for part in colour), 1.0)
-
-
-def _colormap(colours: dict[int, tuple[float, ...]]) -> Any:
-    from napari.utils.colormaps import DirectLabelColormap
-
-    grey = (0.6, 0.6, 0.6, 1.0)
-    return DirectLabelColormap(color_dict={None: grey, 0: (0.0, 0.0, 0.0, 0.0), **colours})

@@ -93,6 +93,7 @@ class CaseController:
 
     def set_window(self, name: str) -> None:
         """Apply a preset."""
+        self._session.window = None  # chosen again after the contrast was dragged: it must be told again
         self._session.window = preset_limits(name)
 
     def set_project(self, folder: str) -> None:
@@ -113,9 +114,9 @@ class CaseController:
         session.prototypes = session.proposal = session.segmentation = session.scribbles = None
         session.source = source
         session.volume = volume
-        if source.layer and volume.modality != "CT":
-            return  # the user's own contrast stays
-        session.window = first_limits(volume)
+        session.window = None
+        if not source.layer:  # the contrast of a layer that was there already is its owner's
+            session.window = first_limits(volume)
 
     def _show(self, volume: Volume | None) -> None:
         self._widget.setModality("" if volume is None else volume.modality)

@@ -80,6 +80,7 @@ class SearchController:
         """Go to a hit; a hit in another case opens that case first."""
         hit = self._session.hits[line]
         if self._session.is_here(hit):
+            self._session.focus = None  # chosen again after scrolling away: it must be told again
             self._session.focus = hit.voxel
         elif hit.path:
             self._goal = hit

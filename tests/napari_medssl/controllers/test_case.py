@@ -56,12 +56,12 @@ def test_a_missing_file_is_one_clear_error(made: tuple, session: Session, runner
     assert "no such file" in str(runner.errors[0])
 
 
-def test_taking_a_layer_keeps_its_contrast_unless_ct(made: tuple, session: Session, volume: Volume) -> None:
+def test_taking_a_layer_keeps_its_contrast(made: tuple, session: Session, volume: Volume) -> None:
     controller, _ = made
     controller.take_layer("theirs")
     assert session.volume is volume
     assert session.source == Source(layer="theirs")
-    assert session.window == (-160, 240)
+    assert session.window is None
     controller.take_layer("")
     assert session.source.layer == "theirs"
 
@@ -96,6 +96,14 @@ def test_modality_chosen_by_the_user_is_kept_with_the_volume(made: tuple, sessio
     assert session.volume is not None
     assert session.volume.modality == "MR"
     widget.setWindows.assert_called_with((), "")
+
+
+def test_a_preset_is_told_again_after_dragging(made: tuple, session: Session) -> None:
+    told: list[Any] = []
+    session.events.window.connect(told.append)
+    for _ in range(2):
+        made[0].set_window("Lung")
+    assert [limits for limits in told if limits] == [(-1350, 150)] * 2
 
 
 def test_window_presets() -> None:
