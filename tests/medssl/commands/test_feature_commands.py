@@ -285,3 +285,32 @@ def test_weights_are_shown_and_checked(tiny_weights: dict[int, Path]) -> None:
         drain(weights.run(WeightsConfig(action="show")))
     with pytest.raises(InputError, match="imports no public checkpoints yet"):
         drain(weights.run(WeightsConfig(action="import", name="x.pt", format="genesis")))
+
+
+def test_an_image_goes_the_same_road(tmp_path: Path, tiny_weights: dict[int, Path]) -> None:
+    """PNG in, PNG out: no physical size, two dimensions."""
+    rng = np.random.default_rng(0)
+    picture = rng.normal(40, 8, (100, 131))
+    picture[20:80, 16:60] += 120
+    geometry = Geometry.from_arrays(picture.shape, has_spacing=False)
+    image = Volume(np.clip(picture, 0, 255).astype(np.uint8)[None], geometry)
+    labels = np.zeros(picture.shape, np.uint8)
+    labels[24:76:3, 30:46:5], labels[6:94:3, 80:110:9] = 1, 2  # strokes
+    for name, array in (("image", image.array), ("labels", labels)):
+        write_volume(image.with_array(array), tmp_path / f"{name}.png")
+    encoder, path = str(tiny_weights[2]), tmp_path / "image.png"
+    workspace = Workspace("cpu")
+    drain(embed.run(EmbedConfig(encoder=encoder, data=path, out=tmp_path / "index"), workspace))
+    found = drain(search.run(SearchConfig(index=tmp_path / "index", input=path, at="40,32"), workspace))
+    assert found.hits[0].score == pytest.approx(1, abs=1e-4)
+    assert np.abs(np.subtract(found.hits[0].voxel, (40, 32))).max() <= 4
+    assert len(found.hits[0].mm) == 2
+    segmented = tmp_path / "segmented.png"
+    config = ProbeConfig(encoder=encoder, input=path, labels=tmp_path / "labels.png", out=segmented)
+    drain(probe.run(config, workspace))
+    written = read_volume(segmented)
+    assert written.geometry.matches(read_volume(path).geometry)
+    assert (written.array[0, 24:76, 20:56] == 1).mean() > 0.9
+    assert (written.array[0, 4:96, 66:126] == 2).mean() > 0.9
+    clusters = PrototypesConfig(encoder=encoder, input=path, out=tmp_path / "map.png", k=4, source="k-means")
+    assert drain(prototypes.run(clusters, workspace)).to_json()["k"] == 4
