@@ -29,6 +29,7 @@ class Reporter:
         self._phase = ""
         self._metrics: dict[str, float] = {}
         self._begun = time.monotonic()
+        self._first = 0
         self._written = 0.0
         self._pending = ""
         self._width = 0
@@ -49,7 +50,8 @@ class Reporter:
         is_new = progress.phase != self._phase
         if is_new:
             self._finish_line()
-            self._phase, self._metrics, self._begun = progress.phase, {}, now
+            self._phase, self._metrics = progress.phase, {}
+            self._begun, self._first = now, progress.step  # a resumed run begins in the middle
         self._metrics.update(progress.metrics)
         self._pending = self._line(progress, now)
         interval = _TERMINAL_SECONDS if self._renews else _LOG_SECONDS
@@ -65,8 +67,8 @@ class Reporter:
         first = sorted(self._metrics, key=lambda name: name != "loss")[:_SHOWN]
         parts += [f"{name} {self._metrics[name]:.4g}" for name in first]
         elapsed = now - self._begun
-        if progress.total and 0 < progress.step < progress.total and elapsed > 1:
-            left = elapsed / progress.step * (progress.total - progress.step)
+        if progress.total and self._first < progress.step < progress.total and elapsed > 1:
+            left = elapsed / (progress.step - self._first) * (progress.total - progress.step)
             parts.append(f"{_duration(left)} left")
         if progress.message:
             parts.append(progress.message)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 
+import pytest
+
 from medssl.jobs.progress import Progress
 from medssl.terminal import Reporter
 
@@ -34,6 +36,17 @@ def test_a_terminal_line_renews_itself() -> None:
     assert text.endswith("\n")
     assert text.count("\r") == 2
     assert max(map(len, text.splitlines())) < 500
+
+
+def test_the_time_left_of_a_resumed_run_counts_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr("medssl.terminal.time.monotonic", lambda: seconds[0])
+    stream = io.StringIO()
+    with Reporter(stream) as reporter:
+        reporter(Progress(500, 1000, "training"))
+        seconds[0] = 100.0
+        reporter(Progress(600, 1000, "training"))
+    assert stream.getvalue().splitlines()[-1] == "training  600/1000  6:40 left"
 
 
 def test_other_processes_are_silent() -> None:
