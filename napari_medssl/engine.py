@@ -205,5 +205,5 @@ class Engine:
 
 def _series_text(entry: SeriesInfo) -> str:
     size = " x ".join(map(str, entry.shape))
-    words = [entry.modality, entry.description or "no description", size]
+    words = [entry.modality, size, entry.description or "no description"]
     return "  ".join(word for word in words if word)

@@ -98,8 +98,7 @@ class Workers(QObject):
                 done(result)
 
         def fail(error: Exception) -> None:
-            self._end(token, f"{title}: failed.")
-            _show_error(title, error)
+            self._end(token, _show_error(title, error))
             if failed is not None:
                 failed(error)
 
@@ -160,8 +159,7 @@ class Workers(QObject):
         try:
             result = drain(steps, lambda p: self.progressed.emit(_words(title, p), p.step, p.total))
         except InputError as error:
-            self.idle.emit(f"{title}: failed.")
-            _show_error(title, error)
+            self.idle.emit(_show_error(title, error))
             if failed is not None:
                 failed(error)
             return
@@ -200,8 +198,10 @@ def _words(title: str, value: Progress) -> str:
     return f"{title}: {part}" if part and part.lower() not in title.lower() else title
 
 
-def _show_error(title: str, error: Exception) -> None:
+def _show_error(title: str, error: Exception) -> str:
+    """Tell the user in words, and give the words back."""
     from napari.utils.notifications import show_error
 
     text = str(error) if isinstance(error, InputError) else f"{title} failed: {error or type(error).__name__}"
     show_error(text)
+    return text

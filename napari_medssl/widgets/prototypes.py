@@ -63,7 +63,13 @@ class PrototypesWidget(QWidget):
         self._table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self._hint = QLabel("Compute the map: voxels of one colour look alike to the encoder.")
         self._hint.setWordWrap(True)
+        self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self._solo = 0
+        self._arrange()
+        self._connect()
+        self.setClusters(())
 
+    def _arrange(self) -> None:
         top = QHBoxLayout()
         top.addWidget(QLabel("Clusters K"))
         top.addWidget(self._count)
@@ -81,13 +87,12 @@ class PrototypesWidget(QWidget):
         layout.addWidget(self._table, 1)
         layout.addLayout(bottom)
 
+    def _connect(self) -> None:
         self._compute.clicked.connect(lambda: self.requested.emit(self._count.value()))
         self._opacity.valueChanged.connect(self.opacityChanged)
         self._pick.toggled.connect(self.pickToggled)
         self._all.clicked.connect(lambda: self.soloChanged.emit(0))
         self._table.cellClicked.connect(self._on_cell)
-        self._solo = 0
-        self.setClusters(())
 
     def count(self) -> int:
         """The chosen K."""

@@ -1,0 +1,118 @@
+"""The engine behind the controllers, on real files and a small random encoder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medssl.errors import InputError
+from medssl.io import read_volume, write_volume
+from medssl.jobs.progress import drain
+from medssl.store.edits import Edit
+from medssl.volume import Geometry, Volume
+from napari_medssl.engine import Engine
+from napari_medssl.session import Source
+
+
+@pytest.fixture
+def engine(tiny_weights: dict[int, Path]) -> Engine:
+    return Engine(str(tiny_weights[3]), "cpu")
+
+
+@pytest.fixture
+def scans(tmp_path: Path, rng: np.random.Generator) -> list[Path]:
+    """Two scans of a bright ball at different places."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    grid = Geometry.from_arrays((16, 40, 44), (1.0, 1.0, 1.0), (3.0, 4.0, 5.0))
+    z, y, x = np.indices(grid.shape)
+    paths = []
+    for number, centre in enumerate(((8, 14, 14), (8, 26, 30))):
+        distance = (z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2
+        array = np.where(distance < 49, 900, 200) + rng.normal(0, 20, grid.shape)
+        paths.append(folder / f"case{number}_mr.nii.gz")
+        write_volume(Volume(array.astype(np.int16)[None], grid, modality="MR"), paths[-1])
+    return paths
+
+
+def test_open_names_series_only_for_dicom(engine: Engine, scans: list[Path]) -> None:
+    opened = drain(engine.open(scans[0]))
+    assert opened.series == ()
+    assert opened.volume.geometry.shape == (16, 40, 44)
+    with pytest.raises(InputError, match="no such file"):
+        drain(engine.open(scans[0].with_name("absent.nii")))
+
+
+def test_prototypes_and_their_counts(engine: Engine, scans: list[Path]) -> None:
+    volume = read_volume(scans[0])
+    clusters = drain(engine.prototypes(volume, 3))
+    assert clusters.volume.geometry == volume.geometry
+    assert sum(clusters.counts.values()) == volume.array.size
+    numbers, counts = np.unique(clusters.volume.array, return_counts=True)
+    assert clusters.counts == dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+
+def test_search_in_the_scan_itself(engine: Engine, scans: list[Path]) -> None:
+    volume = read_volume(scans[0])
+    hits = drain(engine.search(volume, (8, 14, 14), 5))
+    assert {hit.volume for hit in hits} == {volume.id}
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    np.testing.assert_allclose(np.subtract(hits[0].voxel, (8, 14, 14)), 0, atol=8)
+    # an index of its own per modality: intensities are normalised otherwise
+    assert drain(engine.search(replace(volume, modality="CT"), (8, 14, 14), 1))
+
+
+def test_a_cohort_is_built_opened_and_searched(engine: Engine, scans: list[Path], tmp_path: Path) -> None:
+    index = drain(engine.build_index(scans[0].parent, tmp_path / "index"))
+    assert "2 scans" in drain(engine.open_index(index))
+    hits = drain(engine.search(read_volume(scans[0]), (8, 14, 14), 6, index))
+    assert {Path(hit.path) for hit in hits} == set(scans)
+
+
+def test_probe_keeps_its_proposal(engine: Engine, scans: list[Path]) -> None:
+    volume = read_volume(scans[0])
+    scribbles = volume.with_array(np.zeros(volume.geometry.shape, np.uint8))
+    scribbles.array[0, 8, 12:16, 12:16] = 2
+    scribbles.array[0, 8, 34:38, 34:38] = 1
+    kept: list[Volume] = []
+    proposal = drain(engine.probe(volume, scribbles, kept.append))
+    assert kept == [proposal]
+    assert proposal.array[0, 8, 14, 14] == 2
+    assert proposal.array[0, 8, 36, 36] == 1
+
+
+def test_training_order_names_every_labelled_scan(engine: Engine, scans: list[Path], tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    ones = np.ones((1, 2, 2), np.uint8)
+    for path in scans:
+        entered = drain(engine.enter(project, read_volume(path), Source(path=path)))
+        for place, value in (((8, 14, 14), 2), ((1, 1, 1), 1)):
+            entered.store.journal.append(Edit(place, ones * 0, ones * value))
+        entered.store.close()
+    order = drain(engine.order_training(project, {"steps": 5}))
+    assert order.arguments[:2] == ("finetune", "segmentation")
+    assert order.run.parent == project / "runs"
+    table = Path(order.arguments[order.arguments.index("--data") + 1])
+    assert len(table.read_text().splitlines()) == 3
+    mask = read_volume(next(table.parent.glob("*-scribbles.nii.gz")))
+    assert set(np.unique(mask.array)) == {0, 1, 2}
+    with pytest.raises(InputError, match="training settings: steps"):
+        drain(engine.order_training(project, {"steps": 0}))
+
+
+def test_training_needs_two_classes(engine: Engine, scans: list[Path], tmp_path: Path) -> None:
+    drain(engine.enter(tmp_path / "project", read_volume(scans[0]), Source(path=scans[0]))).store.close()
+    with pytest.raises(InputError, match="two classes"):
+        drain(engine.order_training(tmp_path / "project", {}))
+
+
+def test_a_run_without_weights_is_not_trained(engine: Engine, tmp_path: Path) -> None:
+    assert engine.trained(tmp_path) == ""
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "model.safetensors").touch()
+    assert engine.trained(tmp_path) == "Training ended."
+    (tmp_path / "result.json").write_text('{"message": "the network beats the probe"}')
+    assert engine.trained(tmp_path) == "the network beats the probe"
