@@ -68,7 +68,7 @@ class FinetuneConfig(CommandConfig):
         SegmentationConfig(), description="patches, decoder, loss, augmentation"
     )
     training: TrainingConfig = Field(
-        TrainingConfig(steps=1000, batch_size=2, lr=2e-3, warmup=0.05, checkpoint_every=100, keep=3),
+        TrainingConfig(steps=1000, batch_size=2, lr=1e-3, warmup=0.05, checkpoint_every=100, keep=3),
         description="the training loop",
     )
 
