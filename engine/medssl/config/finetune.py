@@ -40,7 +40,7 @@ class FinetuneConfig(CommandConfig):
     )
     brief: bool = Field(
         False,
-        description="about a minute on 2 CPU cores: 50 steps of one patch, judged every 10; for interactive use",
+        description="about a minute on 2 CPU cores: 50 steps of one patch, judged every 10; for interaction",
     )
     steps: int | None = Field(None, ge=1, description="optimiser steps, in place of training.steps")
     batch_size: int | None = Field(
