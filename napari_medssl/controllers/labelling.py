@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from medssl.store.edits import Edit
 from medssl.store.labels import LabelStore
 from medssl.store.project import LabelClass, Project
 from medssl.volume import Geometry, Volume
+from napari_medssl.controllers.tally import Tally
 from napari_medssl.session import Session
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class LabellingController:
         self._run = run
         self._report = report
         self._store: LabelStore | None = None
-        self._counts: Counter[int] = Counter()
+        self._tally = Tally()
         self._is_automatic = True
         widget.classChosen.connect(self._choose_class)
         widget.classAdded.connect(self.add_class)
@@ -139,7 +139,7 @@ class LabellingController:
         scribbles, store, volume = self._session.scribbles, self._store, self._session.volume
         if scribbles is None or store is None or volume is None:
             return
-        if len(self._labelled()) < 2:
+        if len(self._tally.labelled) < 2:
             self._show_status()
             return
 
@@ -164,7 +164,7 @@ class LabellingController:
 
     def _on_volume(self, volume: Volume | None) -> None:
         self.close()
-        self._counts.clear()
+        self._tally.restart()
         self._session.scribbles = None
         self._widget.setReady(False)
         self._widget.setHistory(False, False)
@@ -189,8 +189,7 @@ class LabellingController:
 
     def _on_entered(self, entered: Entered, volume: Volume) -> None:
         self._store = entered.store
-        values, counts = np.unique(entered.scribbles, return_counts=True)
-        self._counts.update({int(v): int(n) for v, n in zip(values, counts, strict=True) if v > 0})
+        self._tally.restart(entered.scribbles)
         self._session.classes = entered.classes
         if self._session.active_class not in {entry.id for entry in entered.classes}:
             self._session.active_class = entered.classes[0].id
@@ -232,10 +231,7 @@ class LabellingController:
             self._after(change)
 
     def _after(self, edit: Edit) -> None:
-        for part, sign in ((edit.before, -1), (edit.after, 1)):
-            values, counts = np.unique(part, return_counts=True)
-            for value, count in zip(values, counts, strict=True):
-                self._counts[int(value)] += sign * int(count)
+        self._tally.change(edit)
         self._show_status()
         if self._is_automatic:
             self.update_proposal()
@@ -245,9 +241,6 @@ class LabellingController:
             raise InputError("choose a project folder first")
         return Project.open_or_create(self._session.project)
 
-    def _labelled(self) -> dict[int, int]:
-        return {value: count for value, count in self._counts.items() if value > 0 and count > 0}
-
     def _show_classes(self) -> None:
         rows = [(entry.id, entry.name, entry.colour) for entry in self._session.classes]
         self._widget.setClasses(rows, self._session.active_class)
@@ -255,13 +248,7 @@ class LabellingController:
     def _show_status(self) -> None:
         journal = None if self._store is None else self._store.journal
         self._widget.setHistory(bool(journal and journal.can_undo), bool(journal and journal.can_redo))
-        labelled = self._labelled()
-        names = {entry.id: entry.name for entry in self._session.classes}
-        parts = [f"{names.get(value, value)} {count:,}" for value, count in sorted(labelled.items())]
-        text = "Labelled voxels: " + ", ".join(parts) if parts else "Nothing labelled yet."
-        if len(labelled) < 2:
-            text += " Paint a few voxels of at least two classes; the proposal follows."
-        self._widget.setStatus(text)
+        self._widget.setStatus(self._tally.words(self._session.classes))
 
     def _choose_class(self, class_id: int) -> None:
         self._session.active_class = class_id
