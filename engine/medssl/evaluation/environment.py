@@ -21,7 +21,7 @@ def environment(device: str) -> dict[str, Any]:
     """
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *map(portable, sys.argv[1:])]),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "device": device,
@@ -29,6 +29,26 @@ def environment(device: str) -> dict[str, Any]:
         "versions": {name: _version(name) for name in ("torch", "numpy", "scikit-learn", "napari-medssl")},
         "git": git_state(Path(__file__).parent),
     }
+
+
+def portable(argument: str) -> str:
+    """An option without the folders of this machine: scans by ``$MEDSSL_DATA``, other absolute paths by name.
+
+    Args:
+        argument: one word of the command line; several paths may be joined by commas.
+    """
+    data = os.environ.get("MEDSSL_DATA", "")
+    root = Path(data).resolve() if data else None
+
+    def shown(word: str) -> str:
+        path = Path(word)
+        if not path.is_absolute():
+            return word
+        if root is not None and path.resolve().is_relative_to(root):
+            return f"$MEDSSL_DATA/{path.resolve().relative_to(root)}"
+        return path.name
+
+    return ",".join(map(shown, argument.split(",")))
 
 
 def git_state(folder: Path) -> str:
