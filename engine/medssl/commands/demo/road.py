@@ -167,6 +167,8 @@ def run(config: DemoConfig, workspace: Workspace | None = None) -> Steps[DemoRes
         **common,
     )
     tuned = yield from clock.step("fine-tune", finetune.run(tuning, workspace), lambda r: r.message)
+    if tuned.weights is None:  # the training loop took the signal, saved its checkpoint and ended
+        raise KeyboardInterrupt
     result.figures["fine_tuning"] = {"use": tuned.use, "held_out": tuned.held_out, **tuned.scores}
 
     final = PredictConfig(model=str(run_folder), out=out / "segmentation.nii.gz", **image)
