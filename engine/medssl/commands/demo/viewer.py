@@ -12,7 +12,7 @@ from pathlib import Path
 from medssl.errors import InputError
 from medssl.jobs.screen import has_display, virtual_screen
 
-LONGEST = 300.0
+LONGEST = 600.0
 """Seconds after which a viewer that should only draw one picture is given up."""
 
 
