@@ -11,7 +11,7 @@ from typing import Any
 
 from medssl.commands.evaluate.hits import retrieval
 from medssl.commands.evaluate.kinds import DeepKind, FilterKind, Kind, RawKind
-from medssl.commands.evaluate.random_weights import RANDOM_PREFIX, random_encoder, random_twin
+from medssl.commands.evaluate.random_weights import PROJECTION, RANDOM_PREFIX, random_encoder, random_twin
 from medssl.commands.workspace import Workspace
 from medssl.config.evaluate import EvaluateConfig
 from medssl.errors import InputError
@@ -199,11 +199,11 @@ class Bench:
 
     def _signature(self, cohort: Cohort, kind: str) -> dict[str, Any]:
         """Everything the numbers of a cell depend on, but for its protocol, table, kind and seed."""
-        weights = self.encoder.signature if kind == "weights" else self.encoder.encoder.config
+        twin = {"encoder": dict(self.encoder.encoder.config), "projection": PROJECTION}
         return {
             "cases": [content_hash(case.volume) for case in cohort.cases],
             "labels": [hashlib.sha256(case.label.tobytes()).hexdigest() for case in cohort.cases],
-            "encoder": weights if kind in ("weights", "random") else "",
+            "encoder": self.encoder.signature if kind == "weights" else twin if kind == "random" else "",
             "spacing_range": list(self.encoder.spacing_range),
             **{name: getattr(self._config, name) for name in _OF_PROTOCOL[self._config.protocol]},
         }

@@ -14,8 +14,6 @@ from medssl.inference.load import LoadedEncoder
 from medssl.nets.backbone import Backbone
 from medssl.nets.dense import DenseFeatures
 from medssl.nets.encoders import ENCODERS, ResidualEncoder, build_encoder
-from medssl.protocols import Batch
-from medssl.training.calibration import calibrate_projection
 from medssl.volume import Volume
 from medssl.volume.working_grid import SPACING_RANGE
 
@@ -23,6 +21,9 @@ RANDOM_PREFIX = "random:"
 """Names an architecture without weights: "random:small"."""
 
 _SIDE = {2: 512, 3: 96}  # of the box that is looked at in each volume, voxels
+PROJECTION = "principal components"
+"""How the projection of a twin is fitted; cells of the evaluation depend on it."""
+
 _VOLUMES = 10  # to calibrate on, evenly picked
 _CELLS = 2_000  # per volume for the projection
 
@@ -55,8 +56,10 @@ def random_encoder(size: str, spatial_dims: int) -> LoadedEncoder:
 def random_twin(encoder: LoadedEncoder, volumes: Sequence[Volume], seed: int) -> LoadedEncoder:
     """The architecture of ``encoder`` with weights drawn anew, made as good as random weights can be.
 
-    Running statistics are calibrated and the projection is fitted on the volumes themselves, without
-    labels; a random network with the initial statistics would be a straw man.
+    Running statistics and the projection are fitted on the volumes themselves, without labels; a random
+    network with the initial statistics would be a straw man. The projection keeps principal components:
+    the invariant directions that trained weights keep cost random ones up to 13 Dice and 37 points of
+    precision on hippocampi.
 
     Args:
         encoder: gives architecture, working spacing and device.
@@ -76,7 +79,7 @@ def random_twin(encoder: LoadedEncoder, volumes: Sequence[Volume], seed: int) ->
         twin(torch.cat([box, box.flip(-1)]))  # with its mirror image: a level may have one cell only
     twin.eval()
     dense = DenseFeatures(twin.levels, encoder.features.out_channels).to(encoder.device)
-    calibrate_projection(dense, twin, [_batch(box) for box in boxes], cells=_CELLS, seed=seed)
+    _fit_principal_axes(dense, twin, boxes, seed)
     digest = hashlib.sha256(repr((seed, sorted(encoder.encoder.config.items()))).encode())
     for tensor in (*twin.state_dict().values(), dense.weight, dense.mean):
         digest.update(tensor.cpu().numpy().tobytes())
@@ -101,6 +104,18 @@ def _central_box(volume: Volume, encoder: LoadedEncoder) -> Tensor:
     return source(tuple(box))
 
 
-def _batch(box: Tensor) -> Batch:
-    zero = torch.zeros(1, dtype=torch.int64, device=box.device)
-    return Batch(box, torch.ones(1, box.ndim - 2, device=box.device), zero, zero)
+def _fit_principal_axes(
+    dense: DenseFeatures, encoder: ResidualEncoder, boxes: Sequence[Tensor], seed: int
+) -> None:
+    """Principal components of the concatenated feature as projection, in place."""
+    generator = torch.Generator().manual_seed(seed)
+    samples = []
+    for box in boxes:
+        cells = dense.concatenated(encoder(box))[0].flatten(1).T.double().cpu()
+        samples.append(cells[torch.randperm(len(cells), generator=generator)[:_CELLS]])
+    x = torch.cat(samples)
+    mean = x.mean(0)
+    _, sigma, axes = torch.linalg.svd(x - mean, full_matrices=False)
+    weight = axes[: dense.out_channels] / sigma[: dense.out_channels].square().mean().sqrt()
+    dense.weight[: len(weight)].copy_(weight)
+    dense.mean.copy_(mean)
