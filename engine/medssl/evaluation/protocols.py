@@ -93,7 +93,8 @@ def interactive(
         scores.append(agreement(prediction, case.label, classes))
         labelled.append(float(len(voxels)))
         if turn < rounds:
-            corrections = largest_errors(prediction, case.label, per_class, case.volume.geometry.spacing)
+            spacing = case.volume.geometry.spacing
+            corrections = largest_errors(prediction, case.label, per_class, spacing, voxels)
             voxels = np.union1d(voxels, corrections)
     reached = [count for count, score in zip(labelled, scores, strict=True) if score >= goal]
     metrics = {"first": scores[0], "last": scores[-1], "mean": float(np.mean(scores))}

@@ -40,6 +40,7 @@ def largest_errors(
     label: NDArray[np.integer],
     per_class: int,
     spacing: Sequence[float],
+    labelled: Indices | None = None,
 ) -> Indices:
     """Where a robot user corrects next: inside the largest missed regions of every class.
 
@@ -52,11 +53,15 @@ def largest_errors(
         label: (*S) true class per voxel.
         per_class: voxels per class; fewer where the error has fewer voxels.
         spacing: mm per voxel along each axis.
+        labelled: (M,) flat indices that were given before; they count as border, so that the next ones
+            lie away from them.
 
     Returns:
-        (N,) flat indices, all of them errors, none twice.
+        (N,) flat indices, all of them errors, none twice and none of ``labelled``.
     """
     wrong = prediction != label
+    if labelled is not None:
+        wrong.reshape(-1)[labelled] = False
     picks: list[int] = []
     for value in np.unique(label[wrong]):
         regions, count = ndimage.label(wrong & (label == value))

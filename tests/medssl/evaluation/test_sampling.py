@@ -80,3 +80,12 @@ def test_one_large_region_is_covered_from_several_places() -> None:
     rows = sorted(int(p) // 10 for p in picks)
     assert len(set(picks.tolist())) == 5
     assert rows[-1] - rows[0] > 15
+
+
+def test_labelled_voxels_are_not_asked_for_again() -> None:
+    label = np.ones((11, 11), int)
+    first = largest_errors(np.zeros_like(label), label, 1, (1.0, 1.0))
+    assert first.tolist() == [5 * 11 + 5]
+    second = largest_errors(np.zeros_like(label), label, 1, (1.0, 1.0), first)
+    row, column = divmod(int(second[0]), 11)
+    assert abs(row - 5) + abs(column - 5) > 2

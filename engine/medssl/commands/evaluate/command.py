@@ -33,6 +33,9 @@ _OF_PROTOCOL = {
 }
 """Settings that the cells of each protocol depend on."""
 
+_VERSIONS = {"transfer": 1, "interactive": 2, "retrieval": 1}
+"""Raised when a protocol changes, so that cells of the old one are measured anew."""
+
 _DESCRIPTIONS = {
     "transfer": "A classifier fitted on {voxels_per_class} voxels per class of one subject segments the "
     "other subjects; Dice averaged over the foreground classes, then over the subjects. All kinds of "
@@ -205,6 +208,7 @@ class Bench:
             "labels": [hashlib.sha256(case.label.tobytes()).hexdigest() for case in cohort.cases],
             "encoder": self.encoder.signature if kind == "weights" else twin if kind == "random" else "",
             "spacing_range": list(self.encoder.spacing_range),
+            "version": _VERSIONS[self._config.protocol],
             **{name: getattr(self._config, name) for name in _OF_PROTOCOL[self._config.protocol]},
         }
 
