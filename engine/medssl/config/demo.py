@@ -20,6 +20,4 @@ class DemoConfig(CommandConfig):
     encoder: str = Field("default", description="weights: registry name, run folder or file")
     k: int = Field(12, ge=2, le=255, description="prototypes in the map")
     strokes: int = Field(4, ge=1, le=100, description="short scribbles per class")
-    steps: int | None = Field(
-        None, ge=1, description="steps of fine-tuning; default: about a minute on 2 cores"
-    )
+    steps: int | None = Field(None, ge=1, description="steps of fine-tuning; default: those of a brief run")
