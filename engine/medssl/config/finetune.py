@@ -43,7 +43,7 @@ class FinetuneConfig(CommandConfig):
     )
     brief: bool = Field(
         False,
-        description="a minute or two on 2 CPU cores: 24 small steps of one patch, judged every 8; for the GUI",
+        description="a minute or two on 2 CPU cores: 24 small steps of one patch; for the GUI",
     )
     steps: int | None = Field(None, ge=1, description="optimiser steps, in place of training.steps")
     batch_size: int | None = Field(
