@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from medssl.losses.sinkhorn import sinkhorn
@@ -123,19 +122,27 @@ def test_bad_input_is_refused(scores):
         sinkhorn(scores, row_marginals=torch.ones(4))
 
 
-def _codes_of_rank(rank: int, sizes: list[int], scores: Tensor, folder: str) -> None:
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=len(sizes)
-    )
-    codes = sinkhorn(scores.split(sizes)[rank], group=dist.group.WORLD)
-    torch.save(codes, Path(folder) / f"codes{rank}.pt")
-    dist.destroy_process_group()
+# A program of its own: a spawned function would have to be importable, which a test module is not everywhere.
+_RANK = """
+import sys, torch, torch.distributed as dist
+from medssl.losses.sinkhorn import sinkhorn
+folder, rank, sizes = sys.argv[1], int(sys.argv[2]), [int(size) for size in sys.argv[3:]]
+dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=len(sizes))
+scores = torch.load(f"{folder}/scores.pt", weights_only=True).split(sizes)[rank]
+torch.save(sinkhorn(scores, group=dist.group.WORLD), f"{folder}/codes{rank}.pt")
+dist.destroy_process_group()
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes", [[6, 6], [12, 0]])
+@pytest.mark.parametrize("sizes", [["6", "6"], ["12", "0"]])
 def test_two_processes_equal_one(scores, tmp_path, sizes):
-    mp.spawn(_codes_of_rank, args=(sizes, scores, str(tmp_path)), nprocs=2)
+    torch.save(scores, tmp_path / "scores.pt")
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", _RANK, str(tmp_path), rank, *sizes], env=environment)
+        for rank in ("0", "1")
+    ]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
     together = torch.cat([torch.load(tmp_path / f"codes{rank}.pt", weights_only=True) for rank in range(2)])
     torch.testing.assert_close(together, sinkhorn(scores))
