@@ -21,7 +21,6 @@ from napari_medssl.session import Hit, Source
 
 if TYPE_CHECKING:
     from medssl.commands.workspace import Workspace
-    from medssl.retrieval.index import FeatureIndex
 
 FIRST_CLASSES = (("background", (140, 140, 150)), ("target", (230, 75, 53)))
 PROPOSAL = "probe"
@@ -76,7 +75,6 @@ class Engine:
         self.encoder = encoder
         self.device = device
         self._made: Workspace | None = None
-        self._own: tuple[str, FeatureIndex] | None = None
 
     @property
     def _workspace(self) -> Workspace:
@@ -124,15 +122,16 @@ class Engine:
         return Clusters(found.labels, found.counts)
 
     def search(
-        self, volume: Volume, voxel: tuple[int, ...], top: int, index: Path | None = None
+        self, volume: Volume, voxel: tuple[int, ...], top: int, where: Path | Volume | None = None
     ) -> Steps[tuple[Hit, ...]]:
-        """Places like a voxel, in the index of a folder, or in the scan itself."""
+        """Places like a voxel: in the index of a folder, in another scan, or in the scan itself."""
         from medssl.commands.search import search_steps
 
-        if index is None:
-            vectors = yield from self._index_of(volume)
+        if isinstance(where, Path):
+            vectors = self._workspace.index(where)
         else:
-            vectors = self._workspace.index(index)
+            encoder = self._workspace.encoder(self.encoder)
+            vectors = yield from self._workspace.volume_index_steps(where or volume, encoder)
         found = yield from search_steps(
             vectors, volume, self._workspace, at=voxel, encoder=self.encoder, top=top
         )
@@ -184,23 +183,6 @@ class Engine:
             return str(result["message"])
         except (OSError, ValueError, KeyError):
             return "Training ended."
-
-    def _index_of(self, volume: Volume) -> Steps[FeatureIndex]:
-        """An index of this scan alone, kept until another scan is searched."""
-        from medssl.commands.workspace import index_signature
-        from medssl.retrieval.cells import index_cells
-        from medssl.retrieval.index import FeatureIndex
-
-        workspace = self._workspace
-        encoder = workspace.encoder(self.encoder)
-        key = f"{workspace.hash_of(volume)} {volume.modality} {encoder.signature}"
-        if self._own is None or self._own[0] != key:
-            found = yield from workspace.features_steps(volume, encoder)
-            yield Progress(0, 1, "indexing")
-            index = FeatureIndex(encoder.features.out_channels, index_signature(encoder))
-            index.add(volume.id, index_cells(found.features, volume), sha256=workspace.hash_of(volume))
-            self._own = key, index
-        return self._own[1]
 
 
 def _series_text(entry: SeriesInfo) -> str:

@@ -93,8 +93,7 @@ def _restore_hits(plugin: Plugin, project: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s: cannot be read: %s", place, error)
         return
-    plugin.session.query = query
-    plugin.session.hits = hits
+    plugin.search.show(query, hits)
     plugin.session.focus = query
 
 

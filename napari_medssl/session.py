@@ -97,6 +97,7 @@ class Session:
         """Whether a hit lies in the shown volume."""
         if self.volume is None:
             return False
-        if hit.path and self.source.path is not None:
-            return Path(hit.path) == self.source.path.resolve()
-        return hit.volume == self.volume.id
+        if not hit.path or self.source.path is None:
+            return hit.volume == self.volume.id
+        is_series = not self.source.series or hit.volume == self.volume.id  # a folder may hold several
+        return is_series and Path(hit.path).resolve() == self.source.path.resolve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from napari_medssl.workers import Run
 
 COHORT = "cohort"
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What is searched for: a voxel, and the scan that it lies in, which need not be the shown one."""
+
+    volume: Volume
+    place: Hit
 
 
 class SearchController:
@@ -45,6 +54,7 @@ class SearchController:
         self._run = run
         self._open_case = open_case
         self._index: Path | None = None
+        self._query: Query | None = None
         self._goal: Hit | None = None
         widget.pickToggled.connect(self._set_picking)
         widget.scopeChanged.connect(lambda _: self.search())
@@ -58,30 +68,37 @@ class SearchController:
         session.events.picking.connect(lambda picking: widget.setPicking(picking == Pick.QUERY))
         session.events.volume.connect(self._on_volume)
         session.events.hits.connect(self._on_hits)
+        session.events.scribbles.connect(lambda scribbles: widget.setReady(scribbles is not None))
         session.events.classes.connect(self._on_classes)
         session.events.active_class.connect(lambda _: self._on_classes(session.classes))
         self._on_classes(session.classes)
 
     def search(self) -> None:
         """Search again from the picked voxel with the options as they stand."""
-        volume, voxel = self._session.volume, self._session.query
-        if volume is None or voxel is None:
+        query, shown = self._query, self._session.volume
+        if query is None or shown is None:
             return
-        index = self._index if self._widget.scope() == COHORT else None
+        where: Path | Volume | None = None if self._session.is_here(query.place) else shown
+        if self._widget.scope() == COHORT and self._index is not None:
+            where = self._index
 
         def done(hits: tuple[Hit, ...]) -> None:
-            if self._session.volume is volume and self._session.query == voxel:
+            if self._query is query and (where is self._index or self._session.volume is shown):
                 self._session.hits = hits
 
-        steps = self._engine.search(volume, voxel, self._widget.top(), index)
+        steps = self._engine.search(query.volume, query.place.voxel, self._widget.top(), where)
         self._run(steps, "Search", done, topic="search")
+
+    def show(self, voxel: tuple[int, ...], hits: tuple[Hit, ...]) -> None:
+        """Show a query in the shown volume and the hits it had."""
+        self._ask(voxel)
+        self._session.hits = hits
 
     def jump(self, line: int) -> None:
         """Go to a hit; a hit in another case opens that case first."""
         hit = self._session.hits[line]
         if self._session.is_here(hit):
-            self._session.focus = None  # chosen again after scrolling away: it must be told again
-            self._session.focus = hit.voxel
+            self._look_at(hit)
         elif hit.path:
             self._goal = hit
             self._open_case(hit.path)
@@ -95,6 +112,7 @@ class SearchController:
 
     def clear(self) -> None:
         """Forget the query and its hits."""
+        self._query = None
         self._session.query = None
         self._session.hits = ()
         self._session.picking = Pick.NONE
@@ -123,16 +141,42 @@ class SearchController:
 
     def _on_picked(self, voxel: tuple[int, ...], picking: str) -> None:
         if picking == Pick.QUERY:
-            self._session.query = voxel
-            self._widget.setQuery(f"Query: voxel {', '.join(map(str, voxel))}")
+            self._ask(voxel)
             self.search()
 
+    def _ask(self, voxel: tuple[int, ...]) -> None:
+        volume, path = self._session.volume, self._session.source.path
+        if volume is None:
+            return
+        place = Hit(volume.id, voxel, (), 1.0, "" if path is None else str(path.resolve()))
+        self._query = Query(volume, place)
+        self._show_query()
+
+    def _show_query(self) -> None:
+        """Mark the query in the image where it lies in the shown volume, else only name it."""
+        if self._query is None:
+            return
+        place = self._query.place
+        is_here = self._session.is_here(place)
+        self._session.query = place.voxel if is_here else None
+        text = f"Query: voxel {', '.join(map(str, place.voxel))}"
+        self._widget.setQuery(text if is_here else f"{text} of {place.volume}")
+
+    def _look_at(self, hit: Hit) -> None:
+        self._session.focus = None  # chosen again after scrolling away: it must be told again
+        self._session.focus = hit.voxel
+
     def _on_volume(self, volume: Volume | None) -> None:
-        if self._goal is not None and volume is not None and self._session.is_here(self._goal):
-            self._session.focus = self._goal.voxel
-            self._goal = None
-        else:
+        goal, self._goal = self._goal, None
+        if goal is None or volume is None or not self._session.is_here(goal):
             self.clear()
+            return
+        self._show_query()
+        hits, self._session.hits = self._session.hits, ()
+        self._session.hits = hits  # the same list, but other hits lie in the shown volume now
+        if goal in hits:
+            self._widget.setChosen(hits.index(goal))
+        self._look_at(goal)
 
     def _on_hits(self, hits: tuple[Hit, ...]) -> None:
         self._widget.setHits([_row(hit, "" if self._session.is_here(hit) else hit.volume) for hit in hits])

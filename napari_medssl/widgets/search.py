@@ -77,6 +77,7 @@ class SearchWidget(QWidget):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(True)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        self._is_ready = False
         self._class.setToolTip("Class that accepted hits get")
         self._accept = QPushButton("Accept as label")
         self._accept.setToolTip("Paint one feature cell at every selected hit of this scan (shortcut K)")
@@ -131,7 +132,7 @@ class SearchWidget(QWidget):
     def accept(self) -> None:
         """Accept the selected hits, or the first one."""
         lines = sorted({index.row() for index in self._table.selectedIndexes()})
-        if self._class.count() and (lines or self._table.rowCount()):
+        if self._accept.isEnabled():
             self.accepted.emit(lines or [0], int(self._class.currentData()))
 
     def setPicking(self, is_picking: bool) -> None:
@@ -173,6 +174,16 @@ class SearchWidget(QWidget):
         self._table.setColumnHidden(_CASE, not any(row.case for row in rows))
         self._on_enabled()
 
+    def setChosen(self, line: int) -> None:
+        """The hit that is looked at."""
+        with signals_blocked(self._table):
+            self._table.selectRow(line)
+
+    def setReady(self, is_ready: bool) -> None:
+        """Whether the shown scan can take labels."""
+        self._is_ready = is_ready
+        self._on_enabled()
+
     def setClasses(self, classes: Sequence[tuple[int, str, tuple[int, int, int]]], current: int) -> None:
         """The label classes as (id, name, colour)."""
         with signals_blocked(self._class):
@@ -185,7 +196,8 @@ class SearchWidget(QWidget):
         self._on_enabled()
 
     def _on_enabled(self) -> None:
-        self._accept.setEnabled(self._class.count() > 0 and self._table.rowCount() > 0)
+        has_both = self._class.count() > 0 and self._table.rowCount() > 0
+        self._accept.setEnabled(self._is_ready and has_both)
 
     def _on_selection(self) -> None:
         lines = sorted({index.row() for index in self._table.selectedIndexes()})

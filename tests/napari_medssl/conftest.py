@@ -63,14 +63,14 @@ class FakeEngine(Engine):
         return Clusters(volume.with_array(labels), counts)
 
     def search(
-        self, volume: Volume, voxel: tuple[int, ...], top: int, index: Path | None = None
+        self, volume: Volume, voxel: tuple[int, ...], top: int, where: Path | Volume | None = None
     ) -> Steps[tuple[Hit, ...]]:
-        self.calls.append(("search", volume.id, voxel, top, index))
+        self.calls.append(("search", volume.id, voxel, top, where))
         yield Progress(0, 1, "searching")
         hits = [
             Hit(volume.id, (n, n + 1, n + 2), (1.0, 2.0, 3.0 * n), 0.9 - 0.1 * n) for n in range(min(top, 4))
         ]
-        if index is not None:
+        if isinstance(where, Path):
             hits[1] = Hit("case-2", (1, 1, 1), (0.0, 0.0, 0.0), 0.8, path="/scans/case-2.nii.gz")
         return tuple(hits)
 

@@ -70,6 +70,8 @@ def test_a_cohort_is_built_opened_and_searched(engine: Engine, scans: list[Path]
     assert "2 scans" in drain(engine.open_index(index))
     hits = drain(engine.search(read_volume(scans[0]), (8, 14, 14), 6, index))
     assert {Path(hit.path) for hit in hits} == set(scans)
+    other = drain(engine.search(read_volume(scans[0]), (8, 14, 14), 2, read_volume(scans[1])))
+    assert {hit.volume for hit in other} == {read_volume(scans[1]).id}
 
 
 def test_probe_keeps_its_proposal(engine: Engine, scans: list[Path]) -> None:

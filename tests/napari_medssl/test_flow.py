@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medssl.data.phantom import ct_phantom
 from medssl.io import write_volume
+from medssl.store.project import Project
 from medssl.volume import Geometry, Volume
+from napari_medssl import layers
 from napari_medssl.session import Pick
 
 pytest.importorskip("napari")
+
+from qtpy.QtCore import Qt
 
 pytestmark = pytest.mark.gui
 
@@ -31,12 +36,12 @@ def scan(tmp_path: Path, rng: np.random.Generator) -> Path:
     return path
 
 
-def make_plugin(make_viewer: Any, project: Path, weights: Path) -> Any:
+def make_plugin(make_viewer: Any, project: Path, weights: Path, show: bool = False) -> Any:
     from napari_medssl._entry import Plugin
     from napari_medssl.engine import Engine
     from napari_medssl.workers import Workers
 
-    viewer = make_viewer()
+    viewer = make_viewer(show=show)
     plugin = Plugin(
         viewer, project=project, engine=Engine(str(weights), "cpu"), workers=Workers(is_synchronous=True)
     )
@@ -111,6 +116,70 @@ def paint_and_reopen(plugin: Any, make_viewer: Any, scan: Path, weights: Path) -
     np.testing.assert_array_equal(later.scene.find("scribbles").data, painted)
     np.testing.assert_array_equal(later.scene.find("proposal").data, proposal.data)
     later.close()
+
+
+def click(qtbot: Any, viewer: Any, position: Any) -> None:
+    """Click with the mouse at a place of the world, brought to the middle of the canvas."""
+    viewer.dims.point = tuple(position)
+    viewer.scene.camera.center = tuple(position)
+    canvas = viewer.window._qt_viewer.canvas.native
+    qtbot.waitUntil(canvas.isVisible)
+    qtbot.mouseClick(canvas, Qt.MouseButton.LeftButton, pos=canvas.rect().center())
+
+
+def test_a_hit_in_another_scan_is_opened_and_becomes_a_label(
+    make_napari_viewer: Any, qtbot: Any, tmp_path: Path, tiny_weights: dict[int, Path]
+) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    phantoms = [ct_phantom((40, 64, 64), (2.5, 2.0, 2.0), seed, lesions=0) for seed in (1, 2)]
+    paths = [scans / f"{phantom.volume.id}.nii.gz" for phantom in phantoms]
+    for phantom, path in zip(phantoms, paths, strict=True):
+        write_volume(phantom.volume, path)
+    project = tmp_path / "project"
+    plugin = make_plugin(make_napari_viewer, project, tiny_weights[3], show=True)
+    session, find = plugin.session, plugin.widget.search
+    find.buildRequested.emit(str(scans))
+    assert "2 scans" in find._cohort.text()
+    assert find.scope() == "cohort"
+
+    plugin.widget.case.openRequested.emit(str(paths[0]))
+    find._top.setValue(40)
+    find._pick.click()
+    right_kidney = phantoms[0].labels.array[0, :, :, :32] == 5
+    kidney = tuple(int(i) for i in np.argwhere(right_kidney).mean(0))
+    click(qtbot, plugin.viewer, layers.displayed_position(session.volume.geometry, kidney))
+    assert session.query == kidney
+    lines = [n for n, hit in enumerate(session.hits) if Path(hit.path) == paths[1]]
+    assert lines, "no hit in the other scan"
+    assert find._table.item(lines[0], 3).text() == session.hits[lines[0]].volume
+    before = plugin.labelling._store.restore()
+
+    find._table.selectRow(lines[0])
+    hit = session.hits[lines[0]]
+    assert session.source.path == paths[1]
+    geometry = session.volume.geometry
+    np.testing.assert_allclose(geometry.to_world(hit.voxel)[::-1], hit.mm, atol=max(geometry.spacing) / 2)
+    image = plugin.scene.find("image")
+    assert round(image.world_to_data(plugin.viewer.dims.point)[0]) == hit.voxel[0]
+    np.testing.assert_array_equal(
+        plugin.scene.find("hits").data, [h.voxel for h in session.hits if session.is_here(h)]
+    )
+    assert find._table.item(lines[0], 3).text() == ""
+    assert {index.row() for index in find._table.selectedIndexes()} == {lines[0]}
+
+    session.active_class = 2
+    find._accept.click()
+    assert plugin.scene.find("scribbles").data[hit.voxel] == 2
+    np.testing.assert_array_equal(plugin.labelling._store.restore(), session.scribbles.array[0])
+    assert len(Project.open(project).volumes) == 2
+
+    back = next(n for n, hit in enumerate(session.hits) if Path(hit.path) == paths[0])
+    find._table.selectRow(back)
+    assert session.source.path == paths[0]
+    assert session.query == kidney
+    np.testing.assert_array_equal(plugin.labelling._store.restore(), before)
+    plugin.close()
 
 
 def test_the_widget_of_the_manifest_takes_an_open_layer_and_journals_strokes(

@@ -10,7 +10,7 @@ import pytest
 
 from medssl.volume import Volume
 from napari_medssl.controllers.search import SearchController
-from napari_medssl.session import Pick, Session, Source
+from napari_medssl.session import Hit, Pick, Session, Source
 from napari_medssl.widgets.search import SearchWidget
 
 
@@ -60,10 +60,24 @@ def test_a_hit_in_another_scan_opens_it_and_keeps_the_list(
     assert engine.calls[-1] == ("search", "case-1", (1, 2, 3), 4, Path("/cohort"))
     controller.jump(1)
     assert opened == ["/scans/case-2.nii.gz"]
+    assert session.query == (1, 2, 3)
+    session.focus = (1, 1, 1)  # the same voxel of the other scan
+    told: list[Any] = []
+    session.events.focus.connect(told.append)
     session.source = Source(path=Path("/scans/case-2.nii.gz"))
-    session.volume = Volume(volume.array, volume.geometry, id="case-2")
-    assert session.focus == (1, 1, 1)
+    other = Volume(volume.array, volume.geometry, id="case-2")
+    session.volume = other
+    assert told[-1] == (1, 1, 1)
     assert len(session.hits) == 4
+    assert session.query is None  # it lies in the other scan
+    widget.setQuery.assert_called_with("Query: voxel 1, 2, 3 of case-1")
+    widget.setChosen.assert_called_with(1)
+    assert [row.case for row in widget.setHits.call_args.args[0]] == ["case-1", "", "case-1", "case-1"]
+    controller.search()  # from the voxel of the first scan still
+    assert engine.calls[-1] == ("search", "case-1", (1, 2, 3), 4, Path("/cohort"))
+    widget.scope.return_value = "volume"
+    controller.search()
+    assert engine.calls[-1] == ("search", "case-1", (1, 2, 3), 4, other)
 
 
 def test_opening_another_scan_by_hand_clears_the_hits(made: tuple, session: Session, volume: Volume) -> None:
@@ -72,6 +86,30 @@ def test_opening_another_scan_by_hand_clears_the_hits(made: tuple, session: Sess
     session.volume = Volume(volume.array, volume.geometry, id="case-9")
     assert session.hits == ()
     assert session.query is None
+
+
+def test_another_series_of_the_same_folder_is_another_scan(session: Session, volume: Volume) -> None:
+    session.source = Source(path=Path("/scans/dicom"), series="1.2")
+    session.volume = volume
+    assert session.is_here(Hit("case-1", (1, 1, 1), (), 1.0, "/scans/dicom"))
+    assert not session.is_here(Hit("case-1-bone", (1, 1, 1), (), 1.0, "/scans/dicom"))
+    assert not session.is_here(Hit("case-1", (1, 1, 1), (), 1.0, "/scans/copy"))
+
+
+def test_a_case_that_cannot_be_opened_is_no_goal_any_more(
+    made: tuple, session: Session, volume: Volume
+) -> None:
+    controller, widget, _ = made
+    session.volume = volume
+    controller.open_index("/cohort")
+    widget.scope.return_value = "cohort"
+    session.picked.emit((1, 2, 3), Pick.QUERY)
+    controller.jump(1)
+    session.volume = Volume(volume.array, volume.geometry, id="case-9")  # the user opens something else
+    assert session.hits == ()
+    session.source = Source(path=Path("/scans/case-2.nii.gz"))
+    session.volume = Volume(volume.array, volume.geometry, id="case-2")
+    assert session.focus is None
 
 
 def test_accept_sends_only_hits_of_this_scan(made: tuple, session: Session, volume: Volume) -> None:

@@ -83,7 +83,14 @@ def test_search(qtbot: Any) -> None:
     panel._table.selectRow(1)
     assert heard == [(1,)]
     panel.accept()
+    assert heard == [(1,)]  # nothing to label yet
+    panel.setReady(True)
+    panel.accept()
     assert heard[-1] == ([1], 2)
+    panel.setChosen(0)
+    assert len(heard) == 2
+    panel.accept()
+    assert heard[-1] == ([0], 2)
     panel.setHits(rows[:1])
     assert panel._table.isColumnHidden(3)  # all in the shown scan
     panel.setCohort("")
