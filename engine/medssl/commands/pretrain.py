@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from medssl.data.cache import Cache
     from medssl.data.dataset import Loader
     from medssl.methods import MethodEntry
+    from medssl.nets.backbone import Backbone
 
 _CALIBRATION_BATCHES = 16
+_PROJECTION_CROPS = 96
+_PROJECTION_EDGE = {2: 256, 3: 80}
+"""Voxels, before two crops of four fifths of it are taken: in smaller ones most cells feel the border."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,15 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     backbone = Backbone(build_encoder(config.encoder, config.dims))
     if config.init is not None and config.resume is None:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
-    trainable = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
+    method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
+    trainable = _mixed(config, method, backbone)
     result = yield from fit(trainable, loader, loop, fabric=fabric, run=folder, seed=config.seed)
     weights = None
     if result.stopped != "signal":
         yield Progress(result.step, loop.steps, "exporting", message="measuring statistics and projection")
         weights = folder.exported
         if fabric.is_global_zero:
-            _export(config, trainable, loader, weights, result.step)
+            _export(config, method, loader, weights, result.step)
         fabric.barrier()
     return PretrainResult(folder.folder, result.step, result.stopped, result.metrics, weights)
 
@@ -133,6 +138,16 @@ def _method(config: PretrainConfig) -> tuple[MethodEntry, RunConfig]:
         return entry, entry.config_class().model_validate(config.settings)
     except ValidationError as error:
         raise InputError(f"settings of {config.method}: {explain(error)}") from error
+
+
+def _mixed(config: PretrainConfig, method: nn.Module, backbone: Backbone) -> nn.Module:
+    """The method, with randomised synthesis beside it where that has a share."""
+    if config.generated == 0:
+        return method
+    from medssl.methods.mixture import Mixture
+    from medssl.methods.synthesis import Synthesis
+
+    return Mixture(method, Synthesis(backbone, config.synthesis), config.generated)
 
 
 def _run_folder(config: PretrainConfig, settings: RunConfig, device: str, first: bool) -> Run:
@@ -175,6 +190,7 @@ def _cache_of(folder: Run) -> Cache:
 def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path, step: int) -> None:
     import torch
 
+    from medssl.data.dataset import Loader
     from medssl.nets.dense import DenseFeatures
     from medssl.training.calibration import calibrate_norms, calibrate_projection
     from medssl.training.export import export_weights
@@ -187,8 +203,11 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path, 
     calibrate_norms(trainable, lambda batch: trainable(trainable.views(batch, generator), step), batches)
     backbone = trainable.backbone
     dense = DenseFeatures(backbone.encoder.levels).to(device)
-    calibrate_projection(dense, backbone.encoder, batches, seed=config.seed)
     dataset = loader.dataset
+    wide = Loader(dataset.with_crop((_PROJECTION_EDGE[config.dims],) * config.dims), loader.sampler)
+    count = -(-_PROJECTION_CROPS // config.loop().batch_size)
+    plain = (batch.to(device) for batch in islice(wide.batches(0), count))
+    calibrate_projection(dense, backbone.encoder, plain, seed=config.seed)
     family = config.sampling.family
     metadata = {
         "method": config.method,

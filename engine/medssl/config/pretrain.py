@@ -10,6 +10,7 @@ from pydantic import Field
 from medssl.config.command import CommandConfig
 from medssl.config.prepare import CacheConfig
 from medssl.config.run import RunConfig
+from medssl.config.synthesis import SynthesisConfig
 from medssl.config.training import TrainingConfig
 
 
@@ -54,7 +55,7 @@ class PretrainConfig(CommandConfig):
     data: Path = Field(description="prepared cache, data table (CSV) or folder of scans")
     out: Path = Field(description="run folder to make")
     dims: Literal[2, 3] = Field(3, description="2 for images and slices, 3 for volumes")
-    encoder: str = Field("small", description="size of the encoder: tiny, small or base")
+    encoder: str = Field("small", description="encoder: tiny, small, base or genesis (U-Net)")
     steps: int | None = Field(None, ge=1, description="optimiser steps, in place of training.steps")
     batch_size: int | None = Field(
         None, ge=1, description="crops per step over all processes, in place of training.batch_size"
@@ -63,6 +64,14 @@ class PretrainConfig(CommandConfig):
     config: Path | None = Field(None, description="YAML file with any of these settings; options win over it")
     resume: Path | None = Field(None, description="run folder to continue; its settings are taken from there")
     settings: dict[str, Any] = Field({}, description="settings of the method, see medssl.config.<method>")
+    generated: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the batches that are generated volumes, learned by randomised synthesis "
+        "beside the method",
+    )
+    synthesis: SynthesisConfig = Field(SynthesisConfig(), description="that synthesis")
     training: TrainingConfig = Field(TrainingConfig(), description="the training loop")
     sampling: SamplingConfig = Field(SamplingConfig(), description="the crops")
     cache: CacheConfig = Field(

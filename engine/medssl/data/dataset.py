@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from functools import lru_cache
 from typing import Literal
 
@@ -77,6 +78,12 @@ class CropDataset:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def with_crop(self, crop: tuple[int, ...]) -> CropDataset:
+        """The same volumes in crops of another size."""
+        other = copy(self)
+        other.crop = crop
+        return other
 
     @property
     def modalities(self) -> tuple[str, ...]:

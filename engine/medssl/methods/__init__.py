@@ -39,6 +39,36 @@ METHODS: dict[str, MethodEntry] = {
         "medssl.methods.swav:build",
         "SwAV-medical: online clustering (Ghesu et al. 2022)",
     ),
+    "lvm-med": MethodEntry(
+        "medssl.config.lvm_med:LvmMedConfig",
+        "medssl.methods.lvm_med:build",
+        "LVM-Med: second-order graph matching (Nguyen et al. 2023)",
+    ),
+    "simclr": MethodEntry(
+        "medssl.config.simclr:SimclrConfig",
+        "medssl.methods.simclr:build",
+        "SimCLR: contrast within the batch (Chen et al. 2020)",
+    ),
+    "moco": MethodEntry(
+        "medssl.config.moco:MocoConfig",
+        "medssl.methods.moco:build",
+        "MoCo v2: contrast with a queue of keys (Chen et al. 2020)",
+    ),
+    "byol": MethodEntry(
+        "medssl.config.byol:ByolConfig",
+        "medssl.methods.byol:build",
+        "BYOL: predict a slower copy of the network (Grill et al. 2020)",
+    ),
+    "synthesis": MethodEntry(
+        "medssl.config.synthesis:SynthesisConfig",
+        "medssl.methods.synthesis:build",
+        "randomised synthesis: labels of generated volumes in any contrast (after Dey et al. 2025)",
+    ),
+    "models-genesis": MethodEntry(
+        "medssl.config.models_genesis:ModelsGenesisConfig",
+        "medssl.methods.models_genesis:build",
+        "Models Genesis: restore what four corruptions changed (Zhou et al. 2021)",
+    ),
 }
 
 

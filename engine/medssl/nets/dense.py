@@ -78,7 +78,7 @@ def resize(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def fit_projection(dense: DenseFeatures, first: Tensor, second: Tensor, ridge: float = 1e-3) -> None:
+def fit_projection(dense: DenseFeatures, first: Tensor, second: Tensor, ridge: float = 0.1) -> None:
     """Fit the 64-channel projection on cells seen twice, in place.
 
     Kept are the directions whose variance over cells is largest relative to the variance between two

@@ -60,7 +60,8 @@ def calibrate_projection(
         x = batch.image
         generator = torch.Generator(x.device).manual_seed(seed * 100_003 + number)
         shape = tuple(x.shape[2:])
-        size = tuple(max(16, n * 3 // 4 // 16 * 16) for n in shape)
+        step = max(16, *dense.levels[-1].stride)
+        size = tuple(max(step, n * 4 // 5 // step * step) for n in shape)
         drawn = MultiCrop(size, size, local_count=0, global_scale=(0.3, 1.0)).draw(len(x), shape, generator)
         boxes = [turned(box, generator) for box in drawn]
         places, seen = shared_places(x, boxes[0], boxes[1], cells, generator)
