@@ -44,7 +44,7 @@ COMMANDS = {
         "search": "places that look like a given voxel, best first",
         "prototypes": "prototype map of a scan as a label volume",
         "probe": "few labelled voxels -> whole-volume segmentation, in seconds",
-        "evaluate": "transfer, interactive and retrieval figures with intervals and plots",
+        "evaluate": "what an encoder is worth: six protocols with intervals and plots",
         "weights": "list, show and verify registered weights",
     }.items()
 }

@@ -70,3 +70,15 @@ class CellStore:
         path = self.path(cell.protocol, cell.data, cell.kind, cell.seed, signature)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(asdict(cell), indent=1))
+
+
+def cache_folder(out: Path) -> Path:
+    """Where cells, embeddings and trained networks lie; git ignores it and it may be deleted.
+
+    Args:
+        out: folder of the results.
+    """
+    folder = out / "cache"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+    return folder

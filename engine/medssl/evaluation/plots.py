@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,15 @@ from medssl.evaluation.summary import Summary
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = {"weights": "#0072B2", "random": "#E69F00", "raw": "#999999", "filters": "#009E73"}
+COLOURS = {
+    "weights": "#0072B2",
+    "random": "#E69F00",
+    "raw": "#999999",
+    "filters": "#009E73",
+    "scratch": "#999999",
+}
 """Okabe-Ito colours: told apart with every kind of colour vision."""
-_OTHER = "#CC79A7"
+_OTHERS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 
 
 def plot_bars(path: Path, rows: Sequence[Summary], title: str) -> None:
@@ -27,6 +34,7 @@ def plot_bars(path: Path, rows: Sequence[Summary], title: str) -> None:
     """
     tables = list(dict.fromkeys(row.data for row in rows))
     kinds = list(dict.fromkeys(row.kind for row in rows))
+    colours = colours_of(kinds)
     figure = _figure(width=2.0 + 1.6 * len(tables), height=3.6)
     axes: Any = figure.subplots()
     width = 0.8 / max(1, len(kinds))
@@ -39,7 +47,7 @@ def plot_bars(path: Path, rows: Sequence[Summary], title: str) -> None:
             width,
             yerr=[row.sd for row in chosen],
             capsize=2,
-            color=COLOURS.get(kind, _OTHER),
+            color=colours[kind],
             label=kind,
         )
     axes.set_xticks(range(len(tables)), tables)
@@ -61,13 +69,14 @@ def plot_curves(
         y_title: of the vertical axis.
     """
     tables = list(dict.fromkeys(data for data, _ in curves))
+    colours = colours_of(kind for _, kind in curves)
     figure = _figure(width=1.0 + 2.8 * len(tables), height=3.4)
     panels: Any = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
     for axes, table in zip(panels, tables, strict=True):
         for (data, kind), (x, y, sd) in curves.items():
             if data != table:
                 continue
-            colour = COLOURS.get(kind, _OTHER)
+            colour = colours[kind]
             axes.plot(x, y, color=colour, label=kind)
             low = [a - b for a, b in zip(y, sd, strict=True)]
             high = [a + b for a, b in zip(y, sd, strict=True)]
@@ -78,6 +87,14 @@ def plot_curves(
     panels[0].set_ylabel(y_title)
     panels[0].legend(frameon=False)
     figure.savefig(path)
+
+
+def colours_of(kinds: Iterable[str]) -> dict[str, str]:
+    """A colour per kind: fixed for the known ones, the rest of the palette in turn for others."""
+    names = list(dict.fromkeys(kinds))
+    taken = {COLOURS[name] for name in names if name in COLOURS}
+    free = cycle([colour for colour in _OTHERS if colour not in taken])
+    return {name: COLOURS.get(name) or next(free) for name in names}
 
 
 def _figure(width: float, height: float) -> Figure:

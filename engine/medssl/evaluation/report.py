@@ -15,8 +15,15 @@ from medssl.evaluation.plots import plot_bars, plot_curves
 from medssl.evaluation.summary import Summary, curves, gains, summarise
 from medssl.store.atomic import write_atomically
 
-MAIN_METRICS = {"transfer": "dice", "interactive": "last", "retrieval": "precision"}
-"""The metric of each protocol that is compared with the goals and plotted."""
+MAIN_METRICS = {
+    "transfer": "dice",
+    "interactive": "last",
+    "retrieval": "precision",
+    "label-fraction": "@",
+    "convergence": "speed_up",
+    "robustness": "loss",
+}
+"""The metric of each protocol that is compared with the goals; "@": one per share of the labels."""
 
 _TITLES = {
     "dice": "mean Dice in the other subjects",
@@ -27,8 +34,21 @@ _TITLES = {
     "voxels_to_goal": "labelled voxels until the goal, where reached",
     "precision": "precision of the hits",
     "chance": "precision by chance",
+    "speed_up": "steps saved until the best score from scratch",
+    "steps_to_target": "steps until the best score from scratch, where reached",
+    "target": "best score from scratch",
+    "best": "best score of any look",
+    "loss": "score lost on perturbed scans, mean over the families",
+    "auc": "mean AUC in the other subjects",
 }
-_AS_COUNT = ("voxels_to_goal",)
+_SHORT = {"dice": "Dice", "auc": "AUC"}
+_CURVES = {
+    "interactive": ("voxels", "labelled voxels"),
+    "label-fraction": ("percent", "training subjects, %"),
+    "convergence": ("steps", "steps"),
+}
+"""Protocols drawn as curves: the series along the horizontal axis and its title."""
+_AS_COUNT = ("voxels_to_goal", "steps_to_target")
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,7 @@ class Results:
         data: per table: checksum, subjects, notes.
         description: what was measured, one sentence.
         weights: name and checksum of the weights under test.
+        reference: the kind that all others are compared with; "" compares the kind "weights" with all others.
     """
 
     protocol: str
@@ -52,6 +73,7 @@ class Results:
     data: Mapping[str, Any]
     description: str
     weights: Mapping[str, str] = field(default_factory=dict)
+    reference: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: summary first, then every cell."""
@@ -68,14 +90,18 @@ class Results:
         }
 
     def gains(self) -> list[Summary]:
-        """The main metric of the weights under test minus every other kind, paired by seed."""
+        """The main metrics as differences, paired by seed.
+
+        Of the weights under test and every other kind; or of every kind and the ``reference``.
+        """
         kinds = list(dict.fromkeys(cell.kind for cell in self.cells))
-        if "weights" not in kinds:
+        if self.reference not in kinds and "weights" not in kinds:
             return []
-        metric = MAIN_METRICS[self.protocol]
-        return [
-            row for kind in kinds if kind != "weights" for row in gains(self.cells, metric, "weights", kind)
-        ]
+        pairs = [("weights", kind) for kind in kinds if kind != "weights"]
+        if self.reference:
+            pairs = [(kind, self.reference) for kind in kinds if kind != self.reference]
+        metrics = main_metrics(self.protocol, self.cells)
+        return [row for metric in metrics for pair in pairs for row in gains(self.cells, metric, *pair)]
 
 
 def write_report(results: Results, folder: Path) -> list[Path]:
@@ -89,13 +115,40 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     write_atomically(files[0], json.dumps(results.to_json(), indent=1) + "\n")
     write_atomically(files[1], as_csv(results.cells))
     write_atomically(files[2], as_markdown(results))
-    rows = summarise(results.cells)
-    if results.protocol == "interactive":
-        plot_curves(files[3], curves(results.cells, "voxels", "dice"), "labelled voxels", "mean Dice")
-    else:
-        metric = MAIN_METRICS[results.protocol]
-        plot_bars(files[3], [row for row in rows if row.metric == metric], _TITLES[metric])
+    _plot(results, files[3])
     return files
+
+
+def main_metrics(protocol: str, cells: Sequence[Cell]) -> list[str]:
+    """The metrics of a protocol that are compared with goals, in the order in which they appear."""
+    main = MAIN_METRICS[protocol]
+    found = list(dict.fromkeys(name for cell in cells for name in cell.metrics))
+    return [name for name in found if (main in name if main == "@" else main == name)]
+
+
+def title(metric: str) -> str:
+    """What a metric is, in words."""
+    name, at, share = metric.partition("@")
+    return f"{_TITLES[name]}, {share} % of the labels" if at else _TITLES.get(metric, metric)
+
+
+def _plot(results: Results, path: Path) -> None:
+    protocol, cells = results.protocol, results.cells
+    if protocol in _CURVES:
+        x, x_title = _CURVES[protocol]
+        y = next((name for cell in cells for name in cell.series if name != x), "")
+        plot_curves(path, curves(cells, x, y), x_title, f"mean {_SHORT.get(y, y)}")
+    elif protocol == "robustness":
+        families = [name for name in cells[0].series if name != "strength"]
+        lines = {
+            (f"{data}, {family}", kind): line
+            for family in families
+            for (data, kind), line in curves(cells, "strength", family).items()
+        }
+        plot_curves(path, lines, "strength", "score")
+    else:
+        metric = MAIN_METRICS[protocol]
+        plot_bars(path, [row for row in summarise(cells) if row.metric == metric], _TITLES[metric])
 
 
 def as_csv(cells: Sequence[Cell]) -> str:
@@ -119,11 +172,10 @@ def as_markdown(results: Results) -> str:
     lines = [f"# {results.protocol}", "", results.description, ""]
     lines.append("Mean ± standard deviation over seeds; all numbers but counts in percent.")
     for metric in dict.fromkeys(row.metric for row in rows):
-        lines += ["", f"## {_TITLES.get(metric, metric)}", "", *_table(rows, metric)]
+        lines += ["", f"## {title(metric)}", "", *_table(rows, metric)]
     differences = results.gains()
-    if differences:
-        metric = MAIN_METRICS[results.protocol]
-        lines += ["", f"## Difference, paired by seed: {_TITLES[metric]}", "", *_table(differences, metric)]
+    for metric in dict.fromkeys(row.metric for row in differences):
+        lines += ["", f"## Difference, paired by seed: {title(metric)}", "", *_table(differences, metric)]
     lines += ["", "## Where these come from", ""]
     lines += [f"- weights: {', '.join(f'{k} {v}' for k, v in results.weights.items())}"]
     for name, facts in results.data.items():

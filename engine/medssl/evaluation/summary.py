@@ -64,15 +64,16 @@ def curves(cells: Iterable[Cell], x: str, y: str) -> dict[tuple[str, str], tuple
     """Series averaged over seeds.
 
     Returns:
-        (table, kind) -> (mean of x, mean of y, sd of y), one entry per round.
+        (table, kind) -> (mean of x, mean of y, sd of y), one entry per round that all seeds have.
     """
     series: dict[tuple[str, str], list[Cell]] = defaultdict(list)
     for cell in cells:
         series[cell.data, cell.kind].append(cell)
     result: dict[tuple[str, str], tuple[list[float], ...]] = {}
     for key, group in series.items():
-        xs = np.array([cell.series[x] for cell in group])
-        ys = np.array([cell.series[y] for cell in group])
+        shared = min(len(cell.series[x]) for cell in group)  # a budget in seconds ends some sooner
+        xs = np.array([cell.series[x][:shared] for cell in group])
+        ys = np.array([cell.series[y][:shared] for cell in group])
         sd = ys.std(axis=0, ddof=1) if len(group) > 1 else np.zeros(ys.shape[1])
         result[key] = (xs.mean(axis=0).tolist(), ys.mean(axis=0).tolist(), sd.tolist())
     return result

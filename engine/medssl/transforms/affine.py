@@ -35,10 +35,22 @@ def draw_affine(
     moved = chance(generator, (batch, 1), p)
     turn = uniform(generator, (batch, n * (n - 1) // 2), -angle, angle).deg2rad() * moved
     zoom = (uniform(generator, (batch, 1), -math.log(scaling), math.log(scaling)) * moved).exp()
+    return affine_boxes(turn, zoom, shape)
+
+
+def affine_boxes(turn: Tensor, zoom: Tensor, shape: Sequence[int]) -> CropBoxes:
+    """Boxes about the middle of each sample.
+
+    Args:
+        turn: (B, n (n - 1) / 2) rotation in each plane, radians.
+        zoom: (B, 1) size of the box relative to the sample; what lies in it shrinks by as much.
+        shape: (n,) voxels of the samples.
+    """
+    n = len(shape)
     voxels = torch.tensor(shape, dtype=zoom.dtype, device=zoom.device)
     extent = zoom * voxels  # in voxels, where a rotation is one
     axes = rotation(turn, n) * extent[:, None] / voxels[:, None]
-    return CropBoxes(torch.full((batch, n), 0.5, device=zoom.device), axes)
+    return CropBoxes(torch.full((len(zoom), n), 0.5, device=zoom.device), axes)
 
 
 def move(image: Tensor, label: Tensor, boxes: CropBoxes, unlabelled: int = -1) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from medssl.commands.evaluate import run
-from medssl.commands.evaluate.command import Bench
+from medssl.commands.evaluate.frozen import Bench
 from medssl.config.evaluate import EvaluateConfig
 from medssl.errors import InputError
 from medssl.evaluation.cells import Cell

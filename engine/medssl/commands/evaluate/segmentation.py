@@ -1,0 +1,176 @@
+"""Segmentation as the fine-tuned protocols see it: dense masks, mean Dice on held-out subjects."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from medssl.commands.evaluate.assay import Perturb
+from medssl.config.evaluate import EvaluateConfig
+from medssl.config.segmentation import SegmentationConfig
+from medssl.data.held_out import nested_fraction, split_rows
+from medssl.data.labelled import LabelledVolume, class_values, known_values, read_labelled, to_working_grid
+from medssl.data.patches import PatchLoader
+from medssl.data.table import Row, read_data
+from medssl.errors import InputError
+from medssl.evaluation.metrics import dice_scores, mean_dice
+from medssl.inference.segment import WINDOW, window_size
+from medssl.inference.window import sliding_window
+from medssl.jobs.progress import drain
+from medssl.nets.encoders import ResidualEncoder
+from medssl.nets.segmentation import SegmentationNetwork
+from medssl.tasks.segmentation import SegmentationTask
+
+_CROP = {2: 128, 3: 64}
+
+
+class SegmentationAssay:
+    """See `medssl.commands.evaluate.assay.Assay`.
+
+    Scans and masks are brought to the working grid of the encoders, and Dice is taken there: over the
+    foreground classes of a scan, then over the scans of a subject, then over the subjects.
+
+    Args:
+        config: settings.
+        table: data table (CSV) with the columns image and label.
+        spacing_range: of the encoders, mm.
+        dims: what the encoders take; None takes what the table has.
+        scratch: folder for arrays on disk.
+
+    Raises:
+        InputError: fewer than two subjects to train on, nobody held out, mixed dimensions, or a held-out
+            class that no training subject has.
+    """
+
+    metric = "dice"
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        table: Path,
+        spacing_range: tuple[float, float],
+        dims: int | None,
+        scratch: Path,
+    ) -> None:
+        rows = [row for row in read_data(table) if row.label is not None]
+        if not rows:
+            raise InputError(f"{table}: no row has a label; segmentation needs the column label")
+        rows, notes = rows_of_task(rows, config.tasks)
+        train, held, how = split_rows(rows, config.seed)
+        if not held:
+            raise InputError(f"{table}: too few subjects to hold one out; give rows of split val")
+        held = _some_subjects(held, config.test_subjects)
+        self.name = table.stem.removeprefix("segmentation_")
+        self.checksum = hashlib.sha256(table.read_bytes()).hexdigest()
+        self.notes = (*notes, f"judged on {how}", "on the working grid of the encoders")
+        self.subjects = len({row.subject for row in train})
+        self.held_subjects = len({row.subject for row in held})
+        self._config = config
+        self._rows = train
+        volumes = [_read(row, spacing_range, scratch) for row in (*train, *held)]
+        self.spatial_dims = dims or volumes[0].grid.ndim
+        for volume in volumes:
+            if volume.grid.ndim != self.spatial_dims:
+                raise InputError(
+                    f"{volume.row.origin}: {volume.row.image.name} has {volume.grid.ndim} dimensions, "
+                    f"the encoders {self.spatial_dims}; give tables and encoders of one kind"
+                )
+        self._train, self._held = volumes[: len(train)], volumes[len(train) :]
+        self.values = class_values(volume.label for volume in self._train)
+        unseen = set(class_values(volume.label for volume in self._held)) - set(self.values)
+        if unseen or len(self.values) < 2:
+            what = (
+                f"class {min(unseen)} is in no training subject" if unseen else "only one class is labelled"
+            )
+            raise InputError(f"{table}: {what}; label it in one, or leave the table out")
+        self.digest = _digest(volumes)
+
+    def task(self, encoder: nn.Module, *, seed: int, is_pretrained: bool) -> SegmentationTask:
+        """Encoder, pyramid decoder, classifier; Dice and cross-entropy."""
+        torch.manual_seed(seed)
+        steps, mode = self._config.steps, self._config.mode
+        return SegmentationTask(
+            SegmentationNetwork(cast("ResidualEncoder", encoder), len(self.values)),
+            SegmentationConfig(),
+            frozen_steps=steps // 2 if mode == "frozen" and is_pretrained else 0,
+            freeze_statistics=is_pretrained,
+        )
+
+    def batches(self, fraction: float, seed: int) -> tuple[PatchLoader, int]:
+        """Foreground-balanced patches of a share of the subjects."""
+        kept = {id(row) for row in nested_fraction(self._rows, fraction, seed)}
+        volumes = [volume for volume in self._train if id(volume.row) in kept]
+        edge = self._config.crop or _CROP[self.spatial_dims]
+        longest = [max(v.grid.shape[axis] for v in self._train) for axis in range(self.spatial_dims)]
+        # a multiple of the coarsest stride of every encoder of the family
+        crop = tuple(-(-min(edge, n) // 16) * 16 for n in longest)
+        loader = PatchLoader(volumes, self.values, crop, self._config.batch_size, seed=seed)
+        return loader, len({volume.row.subject for volume in volumes})
+
+    def score(
+        self, task: nn.Module, subjects: int | None = None, perturb: Perturb | None = None
+    ) -> tuple[float, Mapping[str, Any]]:
+        """Mean Dice over subjects, and the Dice of each."""
+        network = cast("SegmentationTask", task).network
+        device = next(network.parameters()).device
+        chosen = {volume.row.subject: None for volume in self._held}
+        wanted = set(list(chosen)[:subjects])
+        scores: dict[str, list[float]] = defaultdict(list)
+        was_training = task.training
+        task.eval()
+        for volume in self._held:
+            if volume.row.subject not in wanted:
+                continue
+            image = torch.from_numpy(volume.image.astype(np.float32))[None]
+            label = torch.from_numpy(volume.label.astype(np.int64))[None, None]
+            if perturb is not None:
+                image, moved = perturb(image, label, volume.row.name)
+                label = label if moved is None else moved
+            size = window_size(volume.grid.shape, network.multiple, WINDOW[self.spatial_dims])
+            logits = drain(sliding_window(image[0].numpy(), network, size, device=device))
+            found = np.asarray(self.values)[logits.argmax(dim=0).numpy()]
+            truth: NDArray[np.int64] = label[0, 0].numpy()
+            dice = mean_dice(dice_scores(found, truth, self.values, truth >= 0), background=0)
+            if np.isfinite(dice):
+                scores[volume.row.subject].append(dice)
+        task.train(was_training)
+        means = {subject: float(np.mean(values)) for subject, values in scores.items()}
+        return float(np.mean(list(means.values()))), means
+
+
+def rows_of_task(rows: Sequence[Row], tasks: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """Rows of the wanted values of the column task, by default the one of the first row, and a note."""
+    judged = [row for row in rows if row.split == "val"] or list(rows)
+    wanted = set(tasks) & {row.task for row in rows} or {judged[0].task}
+    others = {row.task for row in rows} - wanted
+    notes = [f"task {', '.join(sorted(wanted))}; not used: {', '.join(sorted(others))}"] if others else []
+    return [row for row in rows if row.task in wanted], notes
+
+
+def _some_subjects(rows: Sequence[Row], count: int | None) -> list[Row]:
+    """Rows in an order of subjects that favours none, of the first ``count`` of them."""
+    subjects = sorted({row.subject for row in rows})
+    order = np.random.default_rng(0).permutation(len(subjects))[:count]
+    place = {subjects[number]: position for position, number in enumerate(order)}
+    return sorted((row for row in rows if row.subject in place), key=lambda row: place[row.subject])
+
+
+def _read(row: Row, spacing_range: tuple[float, float], scratch: Path) -> LabelledVolume:
+    volume, mask = read_labelled(row)
+    return to_working_grid(row, volume, known_values(mask, "dense"), spacing_range, scratch)
+
+
+def _digest(volumes: Iterable[LabelledVolume]) -> str:
+    digest = hashlib.sha256()
+    for volume in volumes:
+        digest.update(np.ascontiguousarray(volume.image).data)
+        digest.update(np.ascontiguousarray(volume.label).data)
+    return digest.hexdigest()

@@ -1,0 +1,195 @@
+"""The protocols that fine-tune a network per cell, on tiny generated tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medssl.commands.evaluate import run
+from medssl.commands.evaluate import supervised as supervised_module
+from medssl.commands.evaluate.segmentation import SegmentationAssay
+from medssl.commands.evaluate.supervised import compare_speed, merge_fractions
+from medssl.config.evaluate import EvaluateConfig
+from medssl.errors import InputError
+from medssl.evaluation.cells import Cell
+from medssl.jobs.progress import Progress, drain
+
+BUDGET = {"steps": 3, "batch_size": 2, "crop": 16, "look_every": 2, "strengths": 2, "fractions": (0.25, 1.0)}
+
+
+def config(table: Path, out: Path, protocol: str, *encoders: object, **more: object) -> EvaluateConfig:
+    values = {
+        "protocol": protocol,
+        "data": (table,),
+        "encoder": tuple(map(str, encoders)),
+        "out": out,
+        "seeds": 1,
+        "device": "cpu",
+    }
+    return EvaluateConfig.model_validate({**values, **BUDGET, **more})
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory, write_balls: Callable[..., Path]) -> dict[int, Path]:
+    return {n: write_balls(tmp_path_factory.mktemp(f"balls{n}"), spatial_dims=n) for n in (2, 3)}
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_every_protocol_compares_weights_with_scratch(
+    tables: dict[int, Path],
+    tiny_weights: dict[int, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spatial_dims: int,
+) -> None:
+    trained: list[str] = []
+    train = supervised_module.train_steps
+
+    def counted(*given: object, **named: object) -> object:
+        trained.append(str(named["fraction"]))
+        return train(*given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(supervised_module, "train_steps", counted)
+    table, weights = tables[spatial_dims], tiny_weights[spatial_dims]
+
+    result = drain(run(config(table, tmp_path, "label-fraction", weights, "none")))
+    assert trained == ["0.25", "1.0"] * 2
+    cells = {cell.kind: cell for cell in result.results.cells}
+    assert list(cells) == [weights.stem, "scratch"]
+    for cell in cells.values():
+        assert list(cell.metrics) == ["dice@25", "dice@100"]
+        assert cell.series["percent"] == [25, 100]
+        assert all(0 <= value <= 1 for value in cell.metrics.values())
+        assert [part["subjects"] for part in cell.detail.values()] == [1, 4]
+        assert set(cell.detail["100 %"]["scores"]) == {"s4", "s5"}
+    text = (tmp_path / "label-fraction" / "results.md").read_text()
+    assert "Difference, paired by seed: mean Dice in the other subjects, 25 % of the labels" in text
+    assert f"{weights.stem} - scratch" in text
+    assert all(file.stat().st_size > 100 for file in result.files)
+
+    result = drain(
+        run(config(table, tmp_path, "robustness", weights, "none", families=("gamma", "rotation")))
+    )
+    assert len(trained) == 4, "the networks of all labels are on disk"
+    clean = cells["scratch"].metrics["dice@100"]
+    (cell,) = [cell for cell in result.results.cells if cell.kind == "scratch"]
+    assert cell.metrics["dice"] == pytest.approx(clean, abs=1e-9)
+    assert set(cell.metrics) == {"dice", "loss in gamma", "loss in rotation", "loss"}
+    assert cell.series["strength"] == [0, 0.5, 1]
+    assert len(cell.series["gamma"]) == 3
+
+    result = drain(run(config(table, tmp_path, "convergence", weights, "none")))
+    assert trained[4:] == ["1.0", "1.0"]
+    (cell,) = [cell for cell in result.results.cells if cell.kind == "scratch"]
+    assert cell.series["steps"] == [0, 2, 3]
+    assert cell.metrics["best"] == cell.metrics["target"] == max(cell.series["dice"])
+    assert cell.metrics["speed_up"] == 0
+
+
+def test_runs_with_equal_seeds_are_equal_and_none_alone_has_the_dimensions_of_the_table(
+    tables: dict[int, Path], tmp_path: Path
+) -> None:
+    runs = [
+        drain(run(config(tables[2], tmp_path / name, "label-fraction", "none", size="tiny"))).results
+        for name in "ab"
+    ]
+    first, second = ([cell.metrics for cell in results.cells] for results in runs)
+    assert first == second
+    assert runs[0].weights == {}
+
+
+def test_stopped_run_goes_on_with_the_cell_it_was_in(
+    tables: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(tables[2], tmp_path / "part", "label-fraction", "none", size="tiny", seeds=2)
+    steps = run(settings)
+    for progress in steps:
+        if isinstance(progress, Progress) and (progress.phase, progress.step) == ("label-fraction", 2):
+            break
+    steps.close()
+    scored: list[str] = []
+    score = SegmentationAssay.score
+
+    def counted(self: SegmentationAssay, *given: object, **named: object) -> object:
+        scored.append("")
+        return score(self, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SegmentationAssay, "score", counted)
+    resumed = drain(run(settings)).results.cells
+    assert len(scored) == 2, "two of the four cells were there"
+    whole = drain(run(settings.model_copy(update={"out": tmp_path / "whole"}))).results.cells
+    assert [cell.metrics for cell in resumed] == [cell.metrics for cell in whole]
+
+
+def test_a_budget_in_seconds_ends_training(tables: dict[int, Path], tmp_path: Path) -> None:
+    settings = config(
+        tables[2], tmp_path, "label-fraction", "none", size="tiny", steps=1000, seconds=0.05, fractions=(1.0,)
+    )
+    (cell,) = drain(run(settings)).results.cells
+    facts = cell.detail["100 %"]
+    assert 1 <= facts["steps"] < 1000
+    assert facts["seconds"] >= 0.05
+
+
+def test_speed_up_is_that_of_the_same_table_and_seed() -> None:
+    def cell(kind: str, seed: int, scores: list[float]) -> Cell:
+        return Cell("convergence", "knees", kind, seed, "", {}, {"steps": [0, 10, 20, 30], "dice": scores})
+
+    cells = [
+        cell("scratch", 0, [0, 0.2, 0.5, 0.4]),
+        cell("swav", 0, [0, 0.5, 0.6, 0.7]),
+        cell("scratch", 1, [0, 0.3, 0.4, 0.8]),
+        cell("swav", 1, [0, 0.5, 0.6, 0.7]),
+    ]
+    found = [other.metrics for other in compare_speed(cells)]
+    assert found[1] == {"best": 0.7, "target": 0.5, "reached": 1, "speed_up": 0.5, "steps_to_target": 10}
+    assert found[3] == {"best": 0.7, "target": 0.8, "reached": 0}
+    assert found[0]["speed_up"] == 0
+
+
+def test_shares_of_one_seed_become_one_cell() -> None:
+    cells = [
+        Cell(
+            "label-fraction",
+            "knees",
+            "swav",
+            seed,
+            "",
+            {f"dice@{100 * share:g}": share},
+            {},
+            {"fraction": share},
+        )
+        for seed in (0, 1)
+        for share in (0.05, 1)
+    ]
+    merged = merge_fractions(cells)
+    assert [cell.metrics for cell in merged] == [{"dice@5": 0.05, "dice@100": 1}] * 2
+    assert merged[0].series == {"percent": [5, 100], "dice": [0.05, 1]}
+
+
+def refused(match: str, settings: EvaluateConfig) -> None:
+    with pytest.raises(InputError, match=match) as caught:
+        drain(run(settings))
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_input_is_one_line(
+    tables: dict[int, Path],
+    tiny_weights: dict[int, Path],
+    tmp_path: Path,
+    write_balls: Callable[..., Path],
+) -> None:
+    table, weights = tables[2], tiny_weights[2]
+    refused("add none", config(table, tmp_path, "convergence", weights))
+    refused("--task sculpture", config(table, tmp_path, "label-fraction", "none", task="sculpture"))
+    refused("2 dimensions, the encoders 3", config(table, tmp_path, "label-fraction", tiny_weights[3]))
+    refused("evaluate them apart", config(table, tmp_path, "label-fraction", weights, tiny_weights[3]))
+    refused("two are called", config(table, tmp_path, "label-fraction", weights, weights))
+    refused("no such size", config(table, tmp_path, "label-fraction", "none", size="huge"))
+    refused("give each its own --out", config(table, tmp_path, "transfer", weights, "none"))
+    few = write_balls(tmp_path / "few", train=2, val=0, spatial_dims=2)
+    refused("too few subjects", config(few, tmp_path, "label-fraction", "none"))
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        config(table, tmp_path, "label-fraction", "none", fractions=(5,))
