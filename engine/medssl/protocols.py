@@ -78,7 +78,8 @@ class Trainable(Protocol):
 
     ``backbone`` holds ``encoder`` and maybe ``decoder``. ``views`` draws all randomness from
     ``generator`` and runs on the batch's device. ``forward`` takes the views and the global step.
-    A trainable may also have ``after_backward(step)``, called between backward and optimiser step, and
+    A trainable may also have ``after_backward(step)``, called between backward and optimiser step,
+    ``plan(steps)``, called before the first step with the number of all steps, for schedules, and
     ``exported() -> Mapping[str, nn.Module]``: the modules beside the backbone that belong into a weights
     file, by the name they have there ("head", "prototypes").
     """

@@ -45,6 +45,36 @@ def nt_xent(za: Tensor, zb: Tensor, temperature: float = 0.1, *, neg_mask: Tenso
     return functional.cross_entropy(logits.masked_fill(excluded, -torch.inf), positive)
 
 
+def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float = 0.2) -> Tensor:
+    """Cross entropy of finding a query's own key among a dictionary of other keys.
+
+    -log(exp(q.k / t) / (exp(q.k / t) + sum over n exp(q.n / t))), cosine similarity, mean over queries.
+
+    Args:
+        queries: (B, D) embeddings.
+        keys: (B, D) embedding of the other view of each; takes no gradient.
+        negatives: (L, D) keys of other images; takes no gradient.
+        temperature: of the softmax.
+
+    Returns:
+        Scalar; ln(L + 1) for collapsed embeddings.
+
+    Raises:
+        ValueError: queries and keys differ in shape.
+
+    Reference: He et al., "Momentum contrast for unsupervised visual representation learning", CVPR 2020,
+    equation 1.
+    """
+    if queries.shape != keys.shape or queries.ndim != 2:
+        raise ValueError(f"both must be (B, D), got {tuple(queries.shape)} and {tuple(keys.shape)}")
+    kind = torch.promote_types(queries.dtype, torch.float32)
+    q, k, n = (functional.normalize(z.to(kind), dim=1) for z in (queries, keys.detach(), negatives.detach()))
+    with torch.autocast(q.device.type, enabled=False):
+        positive = (q * k).sum(dim=1, keepdim=True)  # (B, 1)
+        logits = torch.cat([positive, q @ n.T], dim=1) / temperature  # (B, 1 + L)
+    return functional.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+
+
 def supervised_contrast(z: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
     """Contrast inside each set of embeddings where all of one label are positives.
 

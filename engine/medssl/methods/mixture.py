@@ -63,6 +63,12 @@ class Mixture(nn.Module):
         metrics = {f"synthesis/{name}": value for name, value in losses.metrics.items()}
         return Losses(losses.total, {**metrics, "synthesis/loss": losses.total.detach()})
 
+    def plan(self, steps: int) -> None:
+        """Tell the method how many steps there will be."""
+        hook = getattr(self.method, "plan", None)
+        if hook is not None:
+            hook(steps)
+
     def after_backward(self, step: int) -> None:
         """What the method does there."""
         hook = getattr(self.method, "after_backward", None)

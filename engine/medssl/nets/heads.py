@@ -17,18 +17,30 @@ class ProjectionHead(nn.Module):
         in_channels: channels of the feature.
         hidden_channels: width of the hidden layer.
         out_channels: dimension of the projection.
+        norm: whether the hidden layer has batch norm (MoCo v2 has none).
+        unit: whether projections are L2-normalised (BYOL predicts from what is not).
     """
 
-    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        *,
+        norm: bool = True,
+        unit: bool = True,
+    ) -> None:
         super().__init__()
-        self.first = nn.Linear(in_channels, hidden_channels, bias=False)
-        self.norm = nn.BatchNorm1d(hidden_channels)
+        self.unit = unit
+        self.first = nn.Linear(in_channels, hidden_channels, bias=not norm)
+        self.norm = nn.BatchNorm1d(hidden_channels) if norm else nn.Identity()
         self.second = nn.Linear(hidden_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C) -> (B, D) or (B, C, *S) -> (B, D, *S), L2-normalised along D."""
+        """(B, C) -> (B, D) or (B, C, *S) -> (B, D, *S), along D L2-normalised where ``unit``."""
         if x.ndim == 2:
-            return F.normalize(self.second(F.relu(self.norm(self.first(x)))), dim=1)
+            z: Tensor = self.second(F.relu(self.norm(self.first(x))))
+            return F.normalize(z, dim=1) if self.unit else z
         cells = x.flatten(2).transpose(1, 2)  # (B, N, C)
         z = self.forward(cells.reshape(-1, x.shape[1]))  # (B * N, D)
         return z.view(x.shape[0], -1, z.shape[1]).transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])

@@ -83,6 +83,8 @@ def fit(
     if config.channels_last:
         _channels_last(trainable)
     trainable.train()
+    if (plan := getattr(trainable, "plan", None)) is not None:
+        plan(config.steps)
     inner = cast("nn.Module", torch.compile(trainable)) if config.compile else trainable
     model, optimizer = fabric.setup(_Step(inner), optimizer or build_optimizer(trainable, config))
     keeper = Keeper(fabric, run, trainable, optimizer, config.keep)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from medssl.losses.contrastive import nt_xent, supervised_contrast
+from medssl.losses.contrastive import info_nce, nt_xent, supervised_contrast
 
 
 @pytest.mark.parametrize(("temperature", "expected"), [(0.1, 6.522435), (0.5, 1.988002)])
@@ -89,3 +89,23 @@ def test_supervised_contrast_without_positives_is_zero(reference):
     assert loss.item() == 0
     assert z.grad is not None
     assert z.grad.isfinite().all()
+
+
+def test_info_nce_is_the_cross_entropy_of_the_own_key(reference):
+    q, k, n = reference.features[:3], reference.features[3:6], reference.features[6:12]
+    positive = ((q * k).sum(1) / 0.2).exp()
+    expected = -(positive / (positive + (q @ n.T / 0.2).exp().sum(1))).log().mean()
+    torch.testing.assert_close(info_nce(q, k, n, 0.2), expected)
+    torch.testing.assert_close(info_nce(2 * q, k, 3 * n, 0.2), expected)
+    same = reference.features[:1]
+    collapsed = info_nce(same.expand(3, 3), same.expand(3, 3), same.expand(6, 3))
+    assert collapsed.item() == pytest.approx(math.log(7), abs=1e-9)
+
+
+def test_info_nce_gives_gradients_to_queries_only(reference):
+    q, k, n = (reference.features[i : i + 3].clone().requires_grad_() for i in (0, 3, 6))
+    info_nce(q, k, n).backward()
+    assert (k.grad, n.grad) == (None, None)
+    assert torch.autograd.gradcheck(lambda x: info_nce(x, k, n), (q,))
+    with pytest.raises(ValueError, match=r"\(B, D\)"):
+        info_nce(q, k[:2], n)

@@ -33,3 +33,13 @@ def test_prototypes_return_to_unit_length():
     torch.testing.assert_close(bank.weight.norm(dim=1), torch.ones(3))
     cosine = torch.nn.functional.cosine_similarity(before, bank.weight)
     torch.testing.assert_close(cosine, torch.ones(3))
+
+
+def test_without_norm_or_unit_length():
+    x = torch.rand(5, 6)
+    plain = ProjectionHead(6, 12, 4, norm=False)
+    assert [key for key in plain.state_dict() if "norm" in key] == []
+    expected = plain.second(torch.relu(plain.first(x)))
+    torch.testing.assert_close(plain(x), torch.nn.functional.normalize(expected, dim=1))
+    plain.unit = False
+    torch.testing.assert_close(plain(x), expected)
