@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from medssl.errors import InputError
 from medssl.nets.backbone import Backbone
 from medssl.nets.dense import DenseFeatures
-from medssl.nets.encoders import ResidualEncoder
+from medssl.nets.encoders import AnyEncoder, restore_encoder
 from medssl.nets.heads import ProjectionHead, Prototypes
 from medssl.protocols import FeatureLevel
 from medssl.store.weights import WeightsRecord, resolve
@@ -55,9 +55,9 @@ class LoadedEncoder(nn.Module):
         self.eval().requires_grad_(False)
 
     @property
-    def encoder(self) -> ResidualEncoder:
+    def encoder(self) -> AnyEncoder:
         """The bare network."""
-        return cast("ResidualEncoder", self.backbone.encoder)
+        return cast("AnyEncoder", self.backbone.encoder)
 
     @property
     def levels(self) -> tuple[FeatureLevel, ...]:
@@ -116,9 +116,8 @@ def load_record(record: WeightsRecord) -> LoadedEncoder:
         InputError: tensors and header of the file do not fit together.
     """
     tensors = load_file(record.path)
-    config = {key: value for key, value in record.metadata["encoder"].items() if key != "name"}
     try:
-        encoder = ResidualEncoder(**config)
+        encoder = restore_encoder(record.metadata["encoder"])
         encoder.load_state_dict(_below(tensors, "backbone.encoder."))
         dense = DenseFeatures(encoder.levels)
         if "projection.weight" in tensors:

@@ -16,7 +16,7 @@ from torch import Tensor
 from medssl.errors import InputError
 from medssl.inference.window import sliding_window
 from medssl.jobs.progress import Steps
-from medssl.nets.encoders import ResidualEncoder
+from medssl.nets.encoders import restore_encoder
 from medssl.nets.segmentation import SegmentationNetwork
 from medssl.store.weights import WeightsRecord
 from medssl.volume import Geometry, Volume
@@ -82,9 +82,8 @@ def load_segmenter(record: WeightsRecord, device: str | torch.device = "cpu") ->
     if task["kind"] != "network":
         raise InputError(f"{record.name}: holds a {task['kind']}, not a network")
     tensors = load_file(record.path)
-    config = {key: value for key, value in record.metadata["encoder"].items() if key != "name"}
     try:
-        network = SegmentationNetwork(ResidualEncoder(**config), **task["network"])
+        network = SegmentationNetwork(restore_encoder(record.metadata["encoder"]), **task["network"])
         result = network.load_state_dict({k: v for k, v in tensors.items() if _belongs(k)}, strict=False)
         missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
         if missing:

@@ -1,4 +1,4 @@
-"""The residual encoder family, built from MONAI blocks."""
+"""The residual encoder family, built from MONAI blocks; every encoder by name and from a header."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 from monai.networks.blocks.convolutions import Convolution, ResidualUnit
 from torch import Tensor, nn
 
+from medssl.nets.unet import GenesisEncoder
 from medssl.protocols import FeatureLevel
 
-ENCODERS: dict[str, dict[str, tuple[int, ...]]] = {
+ENCODERS: dict[str, dict[str, Any]] = {
     "tiny": {"channels": (8, 24, 48, 80), "blocks": (1, 1, 1, 1)},
     "small": {"channels": (16, 48, 128, 128), "blocks": (1, 2, 2, 1)},
     "base": {"channels": (32, 96, 192, 320), "blocks": (1, 2, 2, 2)},
+    "genesis": {"architecture": "genesis"},
 }
-"""Sizes by name. The stride-2 stage is thin: it costs most and is not in the dense feature."""
+"""Encoders by name. In the residual family the stride-2 stage is thin: it costs most and is not in the
+dense feature."""
 
 
 class ResidualEncoder(nn.Module):
@@ -72,6 +75,7 @@ class ResidualEncoder(nn.Module):
             stride = tuple(a * b for a, b in zip(stride, step, strict=True))
             levels.append(FeatureLevel(width, stride))
         self.levels = tuple(levels)
+        self.stage_names = tuple((f"stages.{i}.",) for i in range(len(channels)))
         # Receptive radius of each stage in cells of its own input, per axis: two convolutions a block,
         # each reaching one output cell, i.e. one step of the stage.
         self.halos = tuple(
@@ -108,11 +112,19 @@ def _stage(spatial_dims: int, before: int, after: int, step: tuple[int, ...], co
     return nn.Sequential(down, *units)
 
 
-def build_encoder(name: str, spatial_dims: int, in_channels: int = 1) -> ResidualEncoder:
-    """An encoder of the family by size.
+AnyEncoder = ResidualEncoder | GenesisEncoder
+"""An encoder as weights files describe it. Beside its ``levels`` it has ``stages`` (one module per level,
+from the level before), their receptive radius ``halos``, the prefixes of their parameters ``stage_names``,
+and ``config``, its arguments."""
+
+_ARCHITECTURES: dict[str, type[AnyEncoder]] = {"residual": ResidualEncoder, "genesis": GenesisEncoder}
+
+
+def build_encoder(name: str, spatial_dims: int, in_channels: int = 1) -> AnyEncoder:
+    """An encoder by name.
 
     Args:
-        name: "tiny", "small" or "base".
+        name: one of `ENCODERS`.
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
 
@@ -121,4 +133,24 @@ def build_encoder(name: str, spatial_dims: int, in_channels: int = 1) -> Residua
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder {name!r}: choose from {', '.join(ENCODERS)}")
-    return ResidualEncoder(spatial_dims, in_channels, **ENCODERS[name])
+    return restore_encoder({"spatial_dims": spatial_dims, "in_channels": in_channels, **ENCODERS[name]})
+
+
+def restore_encoder(config: Mapping[str, Any]) -> AnyEncoder:
+    """The encoder that a ``config`` attribute, or the header of a weights file, describes.
+
+    Args:
+        config: arguments of the encoder; ``architecture`` (residual by default) chooses its class, ``name``
+            is not used.
+
+    Raises:
+        ValueError: the architecture is unknown.
+        TypeError: the arguments are not those of the architecture.
+    """
+    arguments = {key: value for key, value in config.items() if key not in ("name", "architecture")}
+    architecture = config.get("architecture", "residual")
+    if architecture not in _ARCHITECTURES:
+        raise ValueError(
+            f"unknown architecture {architecture!r}: this version has {', '.join(_ARCHITECTURES)}"
+        )
+    return _ARCHITECTURES[architecture](**arguments)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from medssl.nets.backbone import Backbone
 from medssl.nets.decoder import PyramidDecoder
 from medssl.nets.dense import DenseFeatures, resize
-from medssl.nets.encoders import ResidualEncoder
+from medssl.nets.encoders import AnyEncoder
 from medssl.protocols import FeatureLevel
 
 
@@ -91,7 +91,7 @@ class SegmentationNetwork(nn.Module):
 
     def __init__(
         self,
-        encoder: ResidualEncoder,
+        encoder: AnyEncoder,
         classes: int,
         channels: Sequence[int] = (12, 24, 48, 64),
         supervised_levels: int = 1,
@@ -116,9 +116,9 @@ class SegmentationNetwork(nn.Module):
         }
 
     @property
-    def encoder(self) -> ResidualEncoder:
+    def encoder(self) -> AnyEncoder:
         """The bare encoder."""
-        return cast("ResidualEncoder", self.backbone.encoder)
+        return cast("AnyEncoder", self.backbone.encoder)
 
     @property
     def multiple(self) -> tuple[int, ...]:

@@ -168,19 +168,22 @@ class SegmentationTask(nn.Module):
         return scores
 
 
-def layer_scale(levels: Sequence[object], encoder_rate: float, decay: float) -> dict[str, float]:
+def layer_scale(stage_names: Sequence[Sequence[str]], encoder_rate: float, decay: float) -> dict[str, float]:
     """Learning-rate factors by parameter prefix: the deeper below the output, the smaller.
 
     What comes from elsewhere (encoder, linear probe) learns slower than the new decoder.
 
     Args:
-        levels: levels of the encoder, finest first.
+        stage_names: prefixes of the parameters of each stage of the encoder, finest first.
         encoder_rate: factor of the coarsest stage, the nearest to the decoder.
         decay: further factor per stage towards the image.
     """
-    count = len(levels)
-    prefix = "network.backbone.encoder.stages"
-    scale = {f"{prefix}.{i}.": encoder_rate * decay ** (count - 1 - i) for i in range(count)}
+    count = len(stage_names)
+    scale = {
+        f"network.backbone.encoder.{name}": encoder_rate * decay ** (count - 1 - i)
+        for i, names in enumerate(stage_names)
+        for name in names
+    }
     return {**scale, "network.linear.": encoder_rate}
 
 

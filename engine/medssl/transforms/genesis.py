@@ -40,6 +40,8 @@ class GenesisCorruption:
         decreasing_p: share of inverted curves.
         paint_p: probability of painting.
         inner_p: share of in-painting; out-painting otherwise.
+        published_flips: flip as the published code does. It draws the axis among (channel, x, y), so one
+            draw in three does nothing and z, our first axis, is never flipped.
 
     Reference: Zhou et al., "Models Genesis", Medical Image Analysis 2021, section 3.2; probabilities from the
     published configuration.
@@ -52,6 +54,7 @@ class GenesisCorruption:
     decreasing_p: float = 0.5
     paint_p: float = 0.9
     inner_p: float = 0.2
+    published_flips: bool = False
 
     def draw(self, batch: int, shape: tuple[int, ...], generator: torch.Generator) -> GenesisParameters:
         """All randomness of one batch; ``shape`` (n,) is that of the images."""
@@ -59,6 +62,8 @@ class GenesisCorruption:
         goes_on = chance(generator, (batch, 3), self.flip_p).long().cumprod(dim=1)
         axis = torch.nn.functional.one_hot(integers(generator, (batch, 3), n), n)  # (B, 3, n)
         flip = (axis * goes_on[..., None]).sum(dim=1) % 2 == 1
+        if self.published_flips:
+            flip[:, 0] = False
         still = torch.arange(n, device=generator.device).expand(batch, n)
         painted = chance(generator, (batch,), self.paint_p)
         inner = chance(generator, (batch,), self.inner_p)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medssl.nets.encoders import ENCODERS, ResidualEncoder, build_encoder
+from medssl.nets.encoders import ENCODERS, ResidualEncoder, build_encoder, restore_encoder
 
 
 @pytest.fixture(params=[2, 3])
@@ -28,10 +28,31 @@ def test_levels_declare_what_forward_gives(name, spatial_dims):
     size = (32, 48, 16)[:spatial_dims]
     with torch.inference_mode():
         pyramid = encoder(torch.rand(2, 2, *size))
-    assert [level.stride[0] for level in encoder.levels] == [2, 4, 8, 16]
+    assert len(encoder.levels) == len(encoder.stages) == len(encoder.halos)
     for feature, level in zip(pyramid, encoder.levels, strict=True):
         expected = tuple(n // s for n, s in zip(size, level.stride, strict=True))
         assert feature.shape == (2, level.channels, *expected)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_can_be_built_again_from_its_config(name):
+    encoder = build_encoder(name, 2)
+    again = restore_encoder({"name": name, **encoder.config})
+    assert type(again) is type(encoder)
+    again.load_state_dict(encoder.state_dict())
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_parameter_belongs_to_one_stage(name):
+    encoder = build_encoder(name, 2)
+    for key, _ in encoder.named_parameters():
+        owners = [names for names in encoder.stage_names if key.startswith(tuple(names))]
+        assert len(owners) == 1, key
+
+
+def test_unknown_architecture_lists_the_known():
+    with pytest.raises(ValueError, match=r"'vit'.*residual, genesis"):
+        restore_encoder({"architecture": "vit", "spatial_dims": 2})
 
 
 def test_flips_do_not_move_cells(spatial_dims):

@@ -154,7 +154,7 @@ def test_metrics_are_dice_per_class():
 
 def test_layer_scale_falls_towards_the_image():
     model = task(2)
-    scale = layer_scale(model.network.encoder.levels, 0.5, 0.5)
+    scale = layer_scale(model.network.encoder.stage_names, 0.5, 0.5)
     names = [name for name, _ in model.named_parameters()]
     assert scale.pop("network.linear.") == 0.5
     for prefix in scale:

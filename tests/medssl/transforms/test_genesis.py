@@ -59,3 +59,10 @@ def test_the_generator_alone_decides():
     first, same, other = (GenesisCorruption()(x, torch.Generator().manual_seed(s))[0] for s in (1, 1, 2))
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+@SHAPES
+def test_published_flips_leave_the_first_axis_alone(generator, shape):
+    drawn = GenesisCorruption(flip_p=0.8, published_flips=True).draw(600, shape, generator)
+    assert not drawn.flips.flip[:, 0].any()
+    assert drawn.flips.flip[:, 1:].any(dim=0).all()

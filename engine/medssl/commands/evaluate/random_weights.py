@@ -13,7 +13,7 @@ from medssl.inference.embed import VolumeSource
 from medssl.inference.load import LoadedEncoder
 from medssl.nets.backbone import Backbone
 from medssl.nets.dense import DenseFeatures
-from medssl.nets.encoders import ENCODERS, ResidualEncoder, build_encoder
+from medssl.nets.encoders import ENCODERS, AnyEncoder, build_encoder, restore_encoder
 from medssl.volume import Volume
 from medssl.volume.working_grid import SPACING_RANGE
 
@@ -68,7 +68,7 @@ def random_twin(encoder: LoadedEncoder, volumes: Sequence[Volume], seed: int) ->
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        twin = ResidualEncoder(**encoder.encoder.config)
+        twin = restore_encoder(encoder.encoder.config)
     twin.to(encoder.device).train()
     norms = [m for m in twin.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
@@ -105,7 +105,7 @@ def _central_box(volume: Volume, encoder: LoadedEncoder) -> Tensor:
 
 
 def _fit_principal_axes(
-    dense: DenseFeatures, encoder: ResidualEncoder, boxes: Sequence[Tensor], seed: int
+    dense: DenseFeatures, encoder: AnyEncoder, boxes: Sequence[Tensor], seed: int
 ) -> None:
     """Principal components of the concatenated feature as projection, in place."""
     generator = torch.Generator().manual_seed(seed)

@@ -88,7 +88,7 @@ def train(
     )
     looks = PatchLoader(cohort.held, cohort.values, crop, 1, seed=config.seed + 1, foreground=1.0)
     scales = {} if config.init == "none" else layer_scale(
-        task.network.encoder.levels, config.encoder_rate, config.layer_decay
+        task.network.encoder.stage_names, config.encoder_rate, config.layer_decay
     )  # fmt: skip
     optimizer = build_optimizer(
         task, loop, lambda name: next((s for prefix, s in scales.items() if name.startswith(prefix)), 1.0)
