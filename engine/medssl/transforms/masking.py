@@ -37,20 +37,3 @@ def draw_visible(batch: int, grid: Sequence[int], ratio: float, generator: torch
     order = torch.rand((batch, cells), generator=generator, device=generator.device).argsort(dim=1)
     visible = torch.zeros(batch, cells, dtype=torch.bool, device=order.device)
     return visible.scatter_(1, order[:, :kept], value=True).reshape(batch, 1, *grid)
-
-
-def upsample_mask(visible: Tensor, shape: Sequence[int]) -> Tensor:
-    """The mask at a finer resolution, each cell repeated.
-
-    Args:
-        visible: (B, 1, *F).
-        shape: (n,), a multiple of F on every axis.
-
-    Returns:
-        (B, 1, *shape).
-    """
-    for axis, (size, cells) in enumerate(zip(shape, visible.shape[2:], strict=True), start=2):
-        if size % cells:
-            raise ValueError(f"shape {tuple(shape)} is not a multiple of the mask {tuple(visible.shape[2:])}")
-        visible = visible.repeat_interleave(size // cells, dim=axis)
-    return visible

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medssl.transforms.masking import draw_visible, upsample_mask
+from medssl.transforms.masking import draw_visible
 
 
 @pytest.mark.parametrize(
@@ -33,16 +33,6 @@ def test_same_seed_same_mask():
     assert torch.equal(first, second)
 
 
-def test_upsampling_repeats_cells(generator):
-    visible = draw_visible(2, (2, 3, 2), 0.5, generator)
-    fine = upsample_mask(visible, (4, 9, 2))
-    assert fine.shape == (2, 1, 4, 9, 2)
-    assert torch.equal(fine[:, :, ::2, ::3], visible)
-    assert torch.equal(fine[:, :, 1::2, 2::3], visible)
-
-
 def test_bad_settings_are_refused(generator):
     with pytest.raises(ValueError, match="ratio"):
         draw_visible(1, (2, 2), 1.0, generator)
-    with pytest.raises(ValueError, match="multiple"):
-        upsample_mask(torch.ones(1, 1, 2, 2, dtype=torch.bool), (5, 4))
