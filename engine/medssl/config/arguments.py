@@ -51,32 +51,38 @@ def parse(model: type[BaseModel], program: str, summary: str, arguments: Sequenc
     return values
 
 
-def _add_fields(parser: argparse.ArgumentParser, model: type[BaseModel], section: tuple[str, ...]) -> None:
+def _add_fields(
+    parser: argparse.ArgumentParser,
+    model: type[BaseModel],
+    section: tuple[str, ...],
+    group: argparse._ArgumentGroup | None = None,
+) -> None:
+    """Add the options of a model to the parser, or to the group of its section; groups do not nest."""
+    target = group or parser
     for name, field in model.model_fields.items():
         path = (*section, name)
         kind = _without_none(field.annotation)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            group = parser.add_argument_group(".".join(path), field.description)
-            _add_fields(group, kind, path)  # type: ignore[arg-type]
+            _add_fields(parser, kind, path, parser.add_argument_group(".".join(path), field.description))
             continue
         text = _help(field)
         extra = field.json_schema_extra
         if isinstance(extra, Mapping) and extra.get("cli") == "positional":
-            parser.add_argument(".".join(path), nargs="?", metavar=name.upper(), help=text, **_choice(kind))
+            target.add_argument(".".join(path), nargs="?", metavar=name.upper(), help=text, **_choice(kind))
             continue
         option = "--" + ".".join(path).replace("_", "-")
         shape: dict[str, Any] = {"dest": ".".join(path), "help": text}
         if kind is bool:
-            parser.add_argument(option, action=argparse.BooleanOptionalAction, **shape)
+            target.add_argument(option, action=argparse.BooleanOptionalAction, **shape)
         elif get_origin(kind) is dict:
-            parser.add_argument(option, action=_KeyValue, metavar="KEY=VALUE", **shape)
+            target.add_argument(option, action=_KeyValue, metavar="KEY=VALUE", **shape)
         elif get_origin(kind) in (tuple, list):
-            parser.add_argument(option, type=_split, metavar=_metavar(kind), **shape)
+            target.add_argument(option, type=_split, metavar=_metavar(kind), **shape)
         elif get_origin(kind) is Literal:
-            parser.add_argument(option, **_choice(kind), **shape)
+            target.add_argument(option, **_choice(kind), **shape)
         else:
             metavar = _METAVARS.get(kind, name.upper().split("_")[-1])
-            parser.add_argument(option, metavar=metavar, **shape)
+            target.add_argument(option, metavar=metavar, **shape)
 
 
 def _without_none(annotation: Any) -> Any:
