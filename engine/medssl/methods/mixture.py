@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from medssl.methods.synthesis import Synthesis, SynthesisViews
 from medssl.protocols import Batch, Losses, Trainable
 
 
@@ -17,7 +16,7 @@ from medssl.protocols import Batch, Losses, Trainable
 class GeneratedViews:
     """Views that belong to the synthesis."""
 
-    views: SynthesisViews
+    views: Any
 
 
 class Mixture(nn.Module):
@@ -34,13 +33,13 @@ class Mixture(nn.Module):
 
     drawn: Tensor
 
-    def __init__(self, method: nn.Module, synthesis: Synthesis, share: float) -> None:
+    def __init__(self, method: nn.Module, synthesis: nn.Module, share: float) -> None:
         super().__init__()
         if synthesis.backbone is not method.backbone:
             raise ValueError("method and synthesis must train the same backbone")
         if not 0 < share < 1:
             raise ValueError(f"share must lie between 0 and 1, got {share}")
-        self.backbone = synthesis.backbone
+        self.backbone = cast(nn.Module, synthesis.backbone)
         self.method = method
         self.synthesis = synthesis
         self.share = share
@@ -52,7 +51,7 @@ class Mixture(nn.Module):
         before = int(self.drawn)
         self.drawn += 1
         if math.floor((before + 1) * self.share) > math.floor(before * self.share):
-            return GeneratedViews(self.synthesis.views(batch, generator))
+            return GeneratedViews(cast(Trainable, self.synthesis).views(batch, generator))
         return cast(Trainable, self.method).views(batch, generator)
 
     def forward(self, views: Any, step: int) -> Losses:
