@@ -71,6 +71,9 @@ class FineTuningCells(RunConfig):
         FAMILIES, min_length=1, description="robustness: what is done to the held-out scans"
     )
     strengths: int = Field(3, ge=1, description="robustness: grades of each perturbation")
+    search: bool = Field(
+        True, description="robustness: precision of search from perturbed scans too (segmentation only)"
+    )
 
     @field_validator("fractions")
     @classmethod
@@ -93,7 +96,7 @@ class EvaluateConfig(CommandConfig, FineTuningCells):
         description="frozen features: transfer: label one subject, segment the others; interactive: a robot "
         "corrects one subject in rounds; retrieval: precision of search hits in other subjects. Fine-tuned: "
         "label-fraction: held-out score by share of the labels; convergence: steps saved until the best "
-        "score of training from scratch; robustness: loss of score on perturbed scans",
+        "score of training from scratch; robustness: score and search precision lost on perturbed scans",
         json_schema_extra={"cli": "positional"},
     )
     data: tuple[Path, ...] = Field(min_length=1, description="data tables (CSV) with labels")

@@ -39,6 +39,7 @@ _TITLES = {
     "target": "best score from scratch",
     "best": "best score of any look",
     "loss": "score lost on perturbed scans, mean over the families",
+    "precision loss": "search precision lost from perturbed scans, mean over the families",
     "auc": "mean AUC in the other subjects",
 }
 _SHORT = {"dice": "Dice", "auc": "AUC"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,13 @@ from medssl.volume import Geometry, Volume
 
 
 def retrieval(
-    cohort: Cohort, features: Callable[[Case], Volume], *, queries: int, top: int, seed: int
+    cohort: Cohort,
+    features: Callable[[Case], Volume],
+    *,
+    queries: int,
+    top: int,
+    seed: int,
+    asked_in: Sequence[Case] | None = None,
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Precision of the product's search across subjects.
 
@@ -32,6 +38,7 @@ def retrieval(
         queries: cells per class and case, all where there are fewer.
         top: hits per query.
         seed: picks the query cells.
+        asked_in: the cases that queries come from, under the same names; by default those of the index.
 
     Returns:
         As `medssl.evaluation.protocols.precision_at`.
@@ -48,7 +55,10 @@ def retrieval(
     index_labels = np.concatenate([labels for _, labels in described.values()])
     generator = np.random.default_rng(seed)
     found, asked = [], []
-    for name, (cells, labels) in described.items():
+    asking = described
+    if asked_in is not None:
+        asking = {case.volume.id: _describe(case, features(case)) for case in asked_in}
+    for name, (cells, labels) in asking.items():
         others = [other for other in described if other != name]
         for row in _query_rows(labels, queries, generator):
             hits = index.search(cells.vectors[row], top, volumes=others)

@@ -25,7 +25,7 @@ from medssl.evaluation.metrics import dice_scores, mean_dice
 from medssl.inference.segment import WINDOW, window_size
 from medssl.inference.window import sliding_window
 from medssl.jobs.progress import drain
-from medssl.nets.encoders import ResidualEncoder
+from medssl.nets.encoders import AnyEncoder
 from medssl.nets.segmentation import SegmentationNetwork
 from medssl.tasks.segmentation import SegmentationTask
 
@@ -98,7 +98,7 @@ class SegmentationAssay:
         torch.manual_seed(seed)
         steps, mode = self._config.steps, self._config.mode
         return SegmentationTask(
-            SegmentationNetwork(cast("ResidualEncoder", encoder), len(self.values)),
+            SegmentationNetwork(cast("AnyEncoder", encoder), len(self.values)),
             SegmentationConfig(),
             frozen_steps=steps // 2 if mode == "frozen" and is_pretrained else 0,
             freeze_statistics=is_pretrained,

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.commands.evaluate.assay import Assay, read_assay
-from medssl.commands.evaluate.random_weights import random_encoder
-from medssl.commands.evaluate.robust import robustness
+from medssl.commands.evaluate.random_weights import random_encoder, random_twin
+from medssl.commands.evaluate.robust import robustness, search_robustness
 from medssl.commands.evaluate.trial import Start, Trial, TrialStore, train_steps
 from medssl.commands.workspace import Workspace
 from medssl.config.evaluate import SCRATCH, EvaluateConfig
 from medssl.errors import InputError
 from medssl.evaluation.cells import Cell, CellStore, cache_folder
+from medssl.evaluation.cohort import Cohort, read_cohort
 from medssl.evaluation.convergence import convergence
 from medssl.evaluation.environment import environment
 from medssl.evaluation.perturbations import LARGEST
 from medssl.evaluation.report import Results
+from medssl.inference.load import LoadedEncoder
 from medssl.jobs.progress import Progress, Steps
 from medssl.training.fabric import build_fabric
 
@@ -36,7 +38,7 @@ _TRAINING = ("task", "steps", "seconds", "batch_size", "crop", "lr", "encoder_ra
 _OF_PROTOCOL = {
     "label-fraction": ("fractions", "test_subjects"),
     "convergence": ("look_every", "look_subjects"),
-    "robustness": ("families", "strengths", "test_subjects", "queries", "top"),
+    "robustness": ("families", "strengths", "test_subjects", "search", "queries", "top"),
 }
 """Settings that training depends on, and those that the cells of each protocol depend on beside."""
 
@@ -49,7 +51,9 @@ _DESCRIPTIONS = {
     "the same seed; the speed-up is 1 - T_pre / T_scratch, with T the first look that reaches the target.",
     "robustness": "Networks fine-tuned on all training subjects are judged on held-out scans that were "
     "changed in {strengths} grades, the same for every network; the loss is that of the score, as area under "
-    "its curve over the grades. Grade 1 is: {largest}.",
+    "its curve over the grades. Grade 1 is: {largest}. Search: precision of the best {top} hits in clean "
+    "scans of other subjects, asked from cells of the changed scan, with the frozen features of the encoder "
+    "before fine-tuning (from scratch: random weights, calibrated on the scans).",
 }
 
 
@@ -85,7 +89,7 @@ def measure(config: EvaluateConfig, workspace: Workspace) -> Steps[Results]:
                 "subjects": assay.subjects + assay.held_subjects,
                 "notes": [f"{assay.subjects} to train on, {assay.held_subjects} held out", *assay.notes],
             }
-            bench = Bench(config, assay, folder, workspace)
+            bench = Bench(config, table, assay, folder)
             for seed in range(config.seed, config.seed + config.seeds):
                 for start in starts:
                     for fraction in fractions:
@@ -132,17 +136,18 @@ class Bench:
 
     Args:
         config: settings.
-        assay: the table.
+        table: data table.
+        assay: the table as a task.
         folder: of everything that is kept.
-        workspace: device.
     """
 
-    def __init__(self, config: EvaluateConfig, assay: Assay, folder: Path, workspace: Workspace) -> None:
+    def __init__(self, config: EvaluateConfig, table: Path, assay: Assay, folder: Path) -> None:
         self._config = config
         self._assay = assay
         self._cells = CellStore(folder / "cells")
         self._trials = TrialStore(folder / "trained")
-        self._workspace = workspace
+        self._table = table
+        self._cohort: Cohort | None = None
         self._fabric: Any = None
 
     def cell(self, start: Start, fraction: float, seed: int) -> Steps[Cell]:
@@ -170,12 +175,36 @@ class Bench:
             return replace(cell, series=series, detail=facts)
         if config.protocol == "robustness":
             metrics, series, detail = robustness(assay, task, config, cell.seed)
+            if config.search and config.task == "segmentation":
+                metrics |= search_robustness(
+                    self._searched(), self._features(start, cell.seed), config, cell.seed
+                )
             return replace(cell, metrics=metrics, series=series, detail={**facts, **detail})
         score, parts = assay.score(task)
         metric = f"{assay.metric}@{100 * fraction:g}"
         return replace(
             cell, metrics={metric: score}, detail={**facts, "fraction": fraction, "scores": dict(parts)}
         )
+
+    def _searched(self) -> Cohort:
+        """Held-out cases to search in, cut to what matters."""
+        if self._cohort is None:
+            config = self._config
+            cohort = read_cohort(
+                self._table,
+                tasks=config.tasks,
+                margin_mm=config.margin_mm,
+                max_voxels=config.max_voxels,
+                subjects=2,
+            )
+            self._cohort = replace(cohort, cases=cohort.cases[: config.test_subjects])
+        return self._cohort
+
+    def _features(self, start: Start, seed: int) -> LoadedEncoder:
+        """Frozen features before fine-tuning."""
+        if start.is_pretrained:
+            return start.encoder
+        return random_twin(start.encoder, [case.volume for case in self._searched().cases], seed)
 
     def _trained(
         self, task: nn.Module, start: Start, fraction: float, seed: int, signature: dict[str, Any]

@@ -19,6 +19,7 @@ from medssl.config.evaluate import FineTuningCells
 from medssl.config.training import TrainingConfig
 from medssl.inference.load import LoadedEncoder
 from medssl.jobs.progress import Progress, Steps
+from medssl.nets.encoders import restore_encoder
 from medssl.store.atomic import atomic_file, write_atomically
 from medssl.training.loop import fit
 from medssl.training.optim import build_optimizer
@@ -53,7 +54,7 @@ class Start:
             return deepcopy(encoder).cpu().requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return type(encoder)(**encoder.config)
+            return restore_encoder(encoder.config)
 
 
 @dataclass(frozen=True)

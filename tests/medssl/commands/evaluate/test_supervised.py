@@ -76,7 +76,10 @@ def test_every_protocol_compares_weights_with_scratch(
     clean = cells["scratch"].metrics["dice@100"]
     (cell,) = [cell for cell in result.results.cells if cell.kind == "scratch"]
     assert cell.metrics["dice"] == pytest.approx(clean, abs=1e-9)
-    assert set(cell.metrics) == {"dice", "loss in gamma", "loss in rotation", "loss"}
+    families = ("gamma", "rotation")
+    wanted = {"dice", "loss", "precision", "precision loss", *(f"loss in {name}" for name in families)}
+    assert set(cell.metrics) == wanted | {f"precision loss in {name}" for name in families}
+    assert 0 < cell.metrics["precision"] <= 1
     assert cell.series["strength"] == [0, 0.5, 1]
     assert len(cell.series["gamma"]) == 3
 
