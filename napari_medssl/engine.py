@@ -48,10 +48,17 @@ class Entered:
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """A prototype map on the scan's own voxels, and the voxels of each number (0: outside the body)."""
+    """A prototype map on the scan's own voxels.
+
+    Args:
+        volume: the map.
+        counts: voxels of each number (0: outside the body).
+        source: "learned", "k-means", or "" where that is not known.
+    """
 
     volume: Volume
     counts: Mapping[int, int]
+    source: str = ""
 
     @classmethod
     def of(cls, volume: Volume) -> Clusters:
@@ -119,7 +126,7 @@ class Engine:
         from medssl.commands.prototypes import prototype_steps
 
         found = yield from prototype_steps(volume, self.encoder, self._workspace, k=count)
-        return Clusters(found.labels, found.counts)
+        return Clusters(found.labels, found.counts, found.source)
 
     def search(
         self, volume: Volume, voxel: tuple[int, ...], top: int, where: Path | Volume | None = None

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from napari_medssl.widgets.prototypes import PrototypesWidget
     from napari_medssl.workers import Run
 
+SOURCES = {
+    "learned": "Groups of learned prototypes.",
+    "k-means": "Clusters of this scan's own features.",
+}
+"""What the panel says about a map."""
+
 
 class PrototypesController:
     """Keeps the panel and ``session.prototypes`` in step.
@@ -60,7 +66,7 @@ class PrototypesController:
         """Show a map of the shown volume."""
         self._session.solo = 0
         self._session.prototypes = clusters.volume
-        self._widget.setClusters(rows(clusters))
+        self._widget.setClusters(rows(clusters), SOURCES.get(clusters.source, ""))
 
     def _on_volume(self, volume: Volume | None) -> None:
         self._widget.setEnabledFor(volume is not None)

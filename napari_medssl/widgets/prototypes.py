@@ -25,6 +25,7 @@ from superqt.utils import signals_blocked
 from napari_medssl.widgets.rows import ClusterRow
 
 _COLUMNS = ("Cluster", "Share", "Volume")
+_HINT = "Compute the map: voxels of one colour look alike to the encoder."
 
 
 class PrototypesWidget(QWidget):
@@ -61,7 +62,7 @@ class PrototypesWidget(QWidget):
         self._table.setShowGrid(False)
         self._table.setToolTip("Click a cluster to see it alone; click it again to see all")
         self._table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self._hint = QLabel("Compute the map: voxels of one colour look alike to the encoder.")
+        self._hint = QLabel()
         self._hint.setWordWrap(True)
         self._hint.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._solo = 0
@@ -112,8 +113,8 @@ class PrototypesWidget(QWidget):
         with signals_blocked(self._pick):
             self._pick.setChecked(is_picking)
 
-    def setClusters(self, rows: Sequence[ClusterRow]) -> None:
-        """The clusters of the map, largest first."""
+    def setClusters(self, rows: Sequence[ClusterRow], note: str = "") -> None:
+        """The clusters of the map, largest first, and a word about them."""
         self._table.setRowCount(len(rows))
         for line, row in enumerate(rows):
             swatch = QPixmap(14, 14)
@@ -127,7 +128,8 @@ class PrototypesWidget(QWidget):
                     item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self._table.setItem(line, column, item)
         self._table.setVisible(bool(rows))
-        self._hint.setVisible(not rows)
+        self._hint.setText(note if rows else _HINT)
+        self._hint.setVisible(bool(self._hint.text()))
         self._pick.setEnabled(bool(rows))
 
     def setSolo(self, number: int) -> None:

@@ -18,6 +18,9 @@ from medssl.retrieval.prototypes import assign_cells, cluster_centres, label_map
 from medssl.volume import Volume
 from medssl.volume.resample import resample_nearest
 
+DOMINANT = 0.5
+"""Share of a scan that one learned prototype may have: a larger one cannot be split by merging less."""
+
 
 @dataclass(frozen=True, eq=False)
 class PrototypeMap:
@@ -82,8 +85,10 @@ def prototype_steps(
 ) -> Steps[PrototypeMap]:
     """The prototype map of a scan in memory.
 
-    Learned prototypes that occur in the scan are merged until ``k`` are left; where more are wanted
-    than occur, or the weights have none, the scan's own features are clustered.
+    Learned prototypes that occur in the scan are merged until ``k`` are left. Where more are wanted
+    than occur, where one of them covers most of the scan, or where the weights have none, the scan's own
+    features are clustered by their direction from the scan's mean. Only learned prototypes have the same
+    meaning in every scan.
 
     Args:
         volume: the scan.
@@ -107,18 +112,18 @@ def prototype_steps(
     if source != "k-means" and learned is not None and found.prototypes is not None:
         assigned = np.asarray(found.prototypes.array[0]).astype(np.int64)
         counts = np.bincount(assigned[mask], minlength=len(learned))
-        if source == "learned" or k <= np.count_nonzero(counts):
+        is_telling = k <= np.count_nonzero(counts) and counts.max() <= DOMINANT * counts.sum()
+        if source == "learned" or is_telling:
             group, used = merge_prototypes(learned, k, counts), "learned"
     if group is None:
-        features = found.features.array
-        centres = cluster_centres(features[:, mask].T.astype(np.float32), k, seed)
-        assigned, group = assign_cells(features, centres), np.arange(len(centres))
+        vectors = found.features.array[:, mask].T.astype(np.float32)
+        mean = vectors.mean(axis=0)
+        vectors -= mean  # what all cells of a scan share would hide what they differ in
+        centres = cluster_centres(vectors, k, seed)
+        assigned, group = assign_cells(found.features.array, centres, mean), np.arange(len(centres))
     labels = label_map(assigned, group, mask)
     if labels.max() < 256:
         labels = labels.astype(np.uint8)
-    used = (
-        "learned" if group.shape != () and learned is not None and len(group) == len(learned) else "k-means"
-    )
     cells = found.features.with_array(labels)
     native = volume.with_array(resample_nearest(cells.array, cells.geometry, volume.geometry))
     numbers, sizes = np.unique(native.array, return_counts=True)

@@ -23,5 +23,6 @@ class PrototypesConfig(CommandConfig):
         description="prototypes wanted; below the learned number they are merged, above it clusters are made",
     )
     source: Literal["auto", "learned", "k-means"] = Field(
-        "auto", description="learned prototypes of the weights, k-means on the scan's features, or what fits"
+        "auto",
+        description="learned prototypes of the weights, k-means on the scan's features, or what tells more apart",
     )

@@ -131,19 +131,26 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(result)
 
 
-def assign_cells(features: NDArray[np.floating[Any]], centres: NDArray[np.float32]) -> NDArray[np.int64]:
+def assign_cells(
+    features: NDArray[np.floating[Any]],
+    centres: NDArray[np.float32],
+    origin: NDArray[np.float32] | None = None,
+) -> NDArray[np.int64]:
     """The centre with the largest cosine for each cell.
 
     Args:
         features: (D, *S) map.
         centres: (k, D) unit vectors.
+        origin: (D,) point from which directions are taken; None takes 0.
 
     Returns:
         (*S) int64 in 0 .. k - 1.
     """
+    start = np.zeros(centres.shape[1], np.float32) if origin is None else origin
     with one_blas_thread():
+        offset = (centres @ start).reshape(-1, *(1,) * (features.ndim - 2))
         best = [
-            np.tensordot(centres, slab.astype(np.float32), axes=(1, 0)).argmax(0)
+            (np.tensordot(centres, slab.astype(np.float32), axes=(1, 0)) - offset).argmax(0)
             for slab in np.moveaxis(features, 1, 0)  # slab by slab: no float32 copy of the whole map
         ]
     return np.stack(best)

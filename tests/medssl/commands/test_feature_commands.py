@@ -202,6 +202,16 @@ def test_prototype_map_lies_on_the_scan(
     assert written.array[0, 20, 20, 24] > 0
 
 
+def test_a_learned_prototype_that_covers_most_of_a_scan_gives_way_to_clusters(
+    folder: Path, tiny_weights: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prototypes, "DOMINANT", 0.01)
+    path, out = folder / "scans" / "case0.nii.gz", folder / "out" / "prototypes.nii.gz"
+    for asked, used in (("auto", "k-means"), ("learned", "learned")):
+        config = PrototypesConfig(encoder=str(tiny_weights[3]), input=path, out=out, k=3, source=asked)
+        assert drain(prototypes.run(config)).source == used
+
+
 def test_probe_writes_the_segmentation_of_the_scan(folder: Path, tiny_weights: dict[int, Path]) -> None:
     path = folder / "scans" / "case2.nii.gz"
     volume = read_volume(path)

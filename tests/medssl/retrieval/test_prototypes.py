@@ -71,6 +71,19 @@ def test_clusters_find_separated_directions(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(cluster_centres(vectors, 3), centres)  # same seed, same centres
 
 
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_directions_from_an_origin_are_those_of_shifted_features(
+    spatial_dims: int, rng: np.random.Generator
+) -> None:
+    features = rng.normal(size=(6, 5, 7, 4)[: spatial_dims + 1]).astype(np.float32)
+    centres = unit(rng.normal(size=(3, 6))).astype(np.float32)
+    origin = rng.normal(size=6).astype(np.float32)
+    shifted = features - origin.reshape(-1, *(1,) * spatial_dims)
+    np.testing.assert_array_equal(
+        assign_cells(features, centres, origin), np.tensordot(centres, shifted, 1).argmax(0)
+    )
+
+
 def test_more_clusters_than_vectors(rng: np.random.Generator) -> None:
     assert cluster_centres(rng.normal(size=(4, 8)), 9).shape == (4, 8)
 

@@ -36,6 +36,18 @@ def test_compute_shows_the_map_and_the_list(
     assert {row.number for row in widget.setClusters.call_args.args[0]} == {1, 2, 3}
 
 
+@pytest.mark.parametrize(("source", "word"), [("learned", "learned"), ("k-means", "own"), ("", "")])
+def test_the_panel_says_where_the_clusters_come_from(
+    source: str, word: str, made: tuple, session: Session, volume: Volume
+) -> None:
+    controller, widget = made
+    session.volume = volume
+    controller.show(Clusters(volume.with_array(np.ones(volume.geometry.shape, np.uint8)), {1: 9}, source))
+    note = widget.setClusters.call_args.args[1]
+    assert word in note
+    assert bool(note) == bool(word)
+
+
 def test_rows_are_sorted_and_in_millilitres() -> None:
     volume = Volume(np.zeros((1, 2, 2, 2), np.uint8), Geometry.from_arrays((2, 2, 2), (10, 10, 10)))
     found = rows(Clusters(volume, {0: 100, 1: 1, 2: 3}))
