@@ -62,7 +62,7 @@ class LabellingController:
         widget.toolChosen.connect(self._choose_tool)
         widget.brushChanged.connect(self._choose_brush)
         widget.autoChanged.connect(self._set_automatic)
-        widget.updateRequested.connect(self.update_proposal)
+        widget.updateRequested.connect(lambda: self.update_proposal())
         widget.undoRequested.connect(self.undo)
         widget.redoRequested.connect(self.redo)
         widget.exportRequested.connect(self.export)
@@ -134,8 +134,12 @@ class LabellingController:
             if edit is not None and self._append(edit):
                 self._session.edited.emit(edit)
 
-    def update_proposal(self) -> None:
-        """Fit the probe on the scribbles and segment the whole volume."""
+    def update_proposal(self, edit: Edit | None = None) -> None:
+        """Fit the probe on the scribbles and segment the whole volume.
+
+        Args:
+            edit: the last change; napari tells of a fill before the layer shows it.
+        """
         scribbles, store, volume = self._session.scribbles, self._store, self._session.volume
         if scribbles is None or store is None or volume is None:
             return
@@ -151,6 +155,8 @@ class LabellingController:
             store.set_proposal(PROPOSAL, proposal.array[0], author=PROPOSAL, source=self._session.encoder)
 
         snapshot = scribbles.with_array(scribbles.array.copy())
+        if edit is not None:
+            edit.apply(snapshot.array[0])
         steps = self._engine.probe(volume, snapshot, keep)
         self._run(steps, "Proposal", done, topic="probe")
 
@@ -234,7 +240,7 @@ class LabellingController:
         self._tally.change(edit)
         self._show_status()
         if self._is_automatic:
-            self.update_proposal()
+            self.update_proposal(edit)
 
     def _project(self) -> Project:
         if self._session.project is None:

@@ -64,6 +64,18 @@ def test_a_stroke_is_on_disk_when_the_signal_returns(make: Any, session: Session
         np.testing.assert_array_equal(on_disk(session), session.scribbles.array[0])
 
 
+def test_a_fill_counts_before_the_layer_shows_it(
+    make: Any, session: Session, engine: Any, volume: Volume
+) -> None:
+    make()
+    session.volume = volume
+    stroke(session, (1, 2, 3), 1)
+    box = np.zeros((2, 2, 2), np.uint8)
+    session.stroke.emit(Edit((4, 5, 6), box, box + 2, 2))  # the voxels follow when the event is over
+    assert engine.calls[-1] == ("probe", 16)
+    assert session.scribbles.array[0, 4, 5, 6] == 0
+
+
 def test_the_proposal_follows_once_two_classes_are_painted(
     make: Any, session: Session, engine: Any, volume: Volume
 ) -> None:
