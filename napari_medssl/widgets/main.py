@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
 
 from napari_medssl.widgets.case import CaseWidget
@@ -11,6 +11,36 @@ from napari_medssl.widgets.labelling import LabellingWidget
 from napari_medssl.widgets.prototypes import PrototypesWidget
 from napari_medssl.widgets.search import SearchWidget
 from napari_medssl.widgets.training import TrainingWidget
+
+
+class PanelArea(QScrollArea):
+    """A panel that scrolls up and down and is never cut at the side.
+
+    Qt lets a scroll area become narrower than its panel; here it leaves room for the panel and for the
+    scroll bar that a low window brings.
+
+    Args:
+        panel: what scrolls.
+    """
+
+    def __init__(self, panel: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(panel)
+
+    def minimumSizeHint(self) -> QSize:
+        """As wide as the panel and its scroll bar."""
+        size = super().minimumSizeHint()
+        needed = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
+        return QSize(max(size.width(), needed), size.height())
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Hear when the panel needs more room than before."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return bool(super().eventFilter(watched, event))
 
 
 class MainWidget(QWidget):
@@ -40,12 +70,7 @@ class MainWidget(QWidget):
             ("Train", self.training),
         )
         for name, panel in panels:
-            area = QScrollArea()
-            area.setWidgetResizable(True)
-            area.setFrameShape(QFrame.Shape.NoFrame)
-            area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-            area.setWidget(panel)
-            self.tabs.addTab(area, name)
+            self.tabs.addTab(PanelArea(panel), name)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.tabs, 1)

@@ -184,3 +184,21 @@ def test_main_shows_a_panel_by_name(qtbot: Any) -> None:
     panel.show_panel("Label")
     assert panel.tabs.currentIndex() == 3
     assert panel.sizeHint().width() <= 360
+
+
+def test_a_low_and_narrow_window_cuts_no_panel_at_the_side(qtbot: Any, qapp: Any) -> None:
+    from napari_medssl.orders import FIRST_SETTINGS, MORE_SETTINGS, training_defaults
+    from napari_medssl.widgets.main import MainWidget
+    from napari_medssl.widgets.training import TrainingWidget
+
+    panel = MainWidget(TrainingWidget(type(training_defaults()), FIRST_SETTINGS, MORE_SETTINGS))
+    qtbot.addWidget(panel)
+    panel.show()
+    panel.resize(100, 150)
+    for number in range(panel.tabs.count()):
+        panel.tabs.setCurrentIndex(number)
+        area = panel.tabs.widget(number)
+        qapp.processEvents()
+        assert area.verticalScrollBar().isVisible(), panel.tabs.tabText(number)
+        assert area.widget().width() <= area.viewport().width(), panel.tabs.tabText(number)
+    assert panel.width() <= 420  # and the image keeps the rest
