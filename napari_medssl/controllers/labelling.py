@@ -62,7 +62,7 @@ class LabellingController:
         widget.toolChosen.connect(self._choose_tool)
         widget.brushChanged.connect(self._choose_brush)
         widget.autoChanged.connect(self._set_automatic)
-        widget.updateRequested.connect(lambda: self.update_proposal())
+        widget.updateRequested.connect(self.update_proposal)
         widget.undoRequested.connect(self.undo)
         widget.redoRequested.connect(self.redo)
         widget.exportRequested.connect(self.export)
