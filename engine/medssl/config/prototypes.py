@@ -24,5 +24,5 @@ class PrototypesConfig(CommandConfig):
     )
     source: Literal["auto", "learned", "k-means"] = Field(
         "auto",
-        description="learned prototypes of the weights, k-means on the scan's features, or what tells more apart",
+        description="learned prototypes of the weights, k-means on the scan's features, or what tells more",
     )
