@@ -69,6 +69,16 @@ METHODS: dict[str, MethodEntry] = {
         "medssl.methods.models_genesis:build",
         "Models Genesis: restore what four corruptions changed (Zhou et al. 2021)",
     ),
+    "spark": MethodEntry(
+        "medssl.config.spark:SparkConfig",
+        "medssl.methods.spark:build",
+        "SparK: reconstruct cells hidden from a sparse encoder (Tian et al. 2023); in 3D also S3D",
+    ),
+    "mae": MethodEntry(
+        "medssl.config.mae:MaeConfig",
+        "medssl.methods.mae:build",
+        "MAE for CNNs: reconstruct voxels replaced at the input (He et al. 2022, Wald et al. 2025)",
+    ),
 }
 
 

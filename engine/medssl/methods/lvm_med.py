@@ -1,0 +1,200 @@
+"""LVM-Med: the images of a batch as a graph, matched between two views in the second order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medssl.config.lvm_med import LvmMedConfig
+from medssl.errors import InputError
+from medssl.losses.graph_matching import edge_affinity, graph_match, hamming
+from medssl.losses.local_affinity import local_affinity
+from medssl.losses.matching import solve_qap
+from medssl.nets.backbone import Backbone
+from medssl.nets.graph import MessagePassing, knn_graph
+from medssl.nets.heads import ProjectionHead
+from medssl.protocols import Batch, Encoder, Losses
+from medssl.transforms.crops import CropBoxes, cell_centres
+from medssl.transforms.draws import seed, seeded, uniform
+from medssl.transforms.view_pairs import ViewPairs
+
+
+@dataclass(frozen=True)
+class LvmMedViews:
+    """Two views of the images of G graphs of N, graph after graph.
+
+    Args:
+        images: two of (G N, C, *size).
+        boxes: where each lies in its source.
+        extent: (G N, n) what a source measures along each axis: mm, or 1 for fractions.
+        modality: (G, N).
+        nodes: N.
+        noise: seed of everything that is drawn behind the encoder.
+    """
+
+    images: tuple[Tensor, Tensor]
+    boxes: tuple[CropBoxes, CropBoxes]
+    extent: Tensor
+    modality: Tensor
+    nodes: int
+    noise: int
+
+
+class LvmMed(nn.Module):
+    """LVM-Med (Nguyen et al., NeurIPS 2023, arXiv:2306.11925).
+
+    Every view of N images is a graph: nodes are projected, pooled features after message passing, edges
+    run to the nearest neighbours. Node affinities (global, and local ones from the feature maps) and edge
+    affinities are disturbed by Gumbel noise; the loss counts the images that the best second-order matching
+    of the two graphs takes to another image, and its gradient goes through the solver.
+
+    Ours: maps are located with flips and turns; graph convolutions give a node weights of its own (setting
+    ``convolution``); own solver.
+
+    Args:
+        backbone: encoder that is trained; its coarsest level is used.
+        modalities: number of modalities in the data, for the metrics.
+        config: settings.
+    """
+
+    def __init__(self, backbone: Backbone, modalities: int, config: LvmMedConfig) -> None:
+        super().__init__()
+        encoder = cast(Encoder, backbone.encoder)
+        self.backbone = backbone
+        self.modalities = modalities
+        self.config = config
+        channels, n = encoder.levels[-1].channels, encoder.spatial_dims
+        self.projector: nn.Module = (
+            nn.Linear(channels, config.dim)
+            if config.projector == "linear"
+            else ProjectionHead(channels, channels, config.dim)
+        )
+        self.messages = MessagePassing(config.dim, config.dim, config.layers, config.convolution)
+        self.pairs = ViewPairs.of(
+            (config.size,) * n,
+            config.intensity.model_dump(),
+            scale=config.scale,
+            aspect=config.aspect,
+            turn_p=config.turn_p,
+        )
+        self.in_mm = config.coordinates == "mm" or (config.coordinates == "auto" and n == 3)
+
+    def views(self, batch: Batch, generator: torch.Generator) -> LvmMedViews:
+        """Graphs of the batch and two views of every image; all randomness from ``generator``.
+
+        Raises:
+            InputError: fewer than two images.
+        """
+        if len(batch.image) < 2:
+            raise InputError("lvm-med matches images with each other: --batch-size must be at least 2")
+        nodes = min(self.config.nodes, len(batch.image))
+        order = spread(batch.index, nodes, generator)
+        x = batch.image[order]
+        pair = self.pairs(x, generator)
+        extent = batch.spacing[order] * torch.tensor(x.shape[2:]).to(batch.spacing)
+        if not self.in_mm:
+            extent = torch.ones_like(extent)
+        return LvmMedViews(
+            pair.images, pair.boxes, extent, batch.modality[order].view(-1, nodes), nodes, seed(generator)
+        )
+
+    def forward(self, views: LvmMedViews, step: int) -> Losses:
+        """Mean over the graphs of twice the number of wrongly matched images."""
+        config = self.config
+        count = len(views.extent)
+        maps = self.backbone(torch.cat(views.images))[-1]  # (2 G N, C, *F)
+        pooled = self.projector(maps.flatten(2).mean(2))
+        with torch.autocast(maps.device.type, enabled=False):
+            nodes = pooled.float().view(2, -1, views.nodes, config.dim)  # (2, G, N, D)
+            edges_s, edges_t = (knn_graph(z, config.neighbours) for z in nodes)
+            zs, zt = self.messages(nodes[0], edges_s), self.messages(nodes[1], edges_t)
+            alike = F.normalize(zs, dim=-1) @ F.normalize(zt, dim=-1).mT  # (G, N, N)
+            vertex = config.alpha * alike
+            generator = seeded(views.noise, maps.device)
+            if config.alpha < 1:
+                halves = (maps[:count].float(), maps[count:].float())
+                vertex = vertex + (1 - config.alpha) * self._local(halves, views, generator)
+            edge = edge_affinity(zs, zt, edges_s, edges_t)
+            if not bool(vertex.isfinite().all() & edge.isfinite().all()):
+                return Losses(vertex.sum() + edge.sum(), {})  # what cannot be matched shows in the loss
+            matching = graph_match(
+                vertex,
+                edge,
+                edges_s,
+                edges_t,
+                config.lam,
+                config.gumbel_scale,
+                generator,
+                method=config.matching,
+                starts=config.solver_starts,
+                shortcut=config.shortcut,
+            )
+            loss = hamming(matching).mean()
+        return Losses(loss, self._metrics(vertex.detach(), matching.detach(), zs.detach(), views))
+
+    def _local(self, maps: tuple[Tensor, Tensor], views: LvmMedViews, generator: torch.Generator) -> Tensor:
+        """Local affinities (G, N, N) of some cells of both maps (G N, C, *F)."""
+        cells, places = [], []
+        for part, box in zip(maps, views.boxes, strict=True):
+            where = cell_centres(box.to(part), part.shape[2:]) * views.extent.to(part).view(
+                len(part), *(1,) * (part.ndim - 2), -1
+            )
+            values, where = part.flatten(2).mT, where.flatten(1, -2)  # (G N, P, C), (G N, P, n)
+            if values.shape[1] > self.config.cells:
+                draws = uniform(generator, values.shape[:2])
+                kept = draws.argsort(dim=1)[:, : self.config.cells, None]
+                values = values.gather(1, kept.expand(-1, -1, values.shape[2]))
+                where = where.gather(1, kept.expand(-1, -1, where.shape[2]))
+            cells.append(values.mT.unflatten(0, (-1, views.nodes)))  # (G, N, C, P)
+            places.append(where.unflatten(0, (-1, views.nodes)))  # (G, N, P, n)
+        affinity = local_affinity(*cells, *places, gamma=self.config.gamma)
+        if not self.config.both_directions:
+            return affinity
+        return affinity + local_affinity(*cells[::-1], *places[::-1], gamma=self.config.gamma).mT
+
+    def _metrics(self, vertex: Tensor, matching: Tensor, z: Tensor, views: LvmMedViews) -> dict[str, Tensor]:
+        nodes, device = views.nodes, vertex.device
+        right = matching.diagonal(dim1=1, dim2=2)  # (G, N)
+        none = torch.zeros(2, 0, dtype=torch.long, device=device)
+        calm = solve_qap(vertex, vertex.new_zeros(len(vertex), 0, 0), none, none, "lap")
+        spread_ = F.normalize(z, dim=-1).flatten(0, 1).std(dim=0).mean() * z.shape[-1] ** 0.5
+        metrics = {
+            "match_accuracy": right.mean(),
+            "noise_free_accuracy": (calm == torch.arange(nodes, device=device)).float().mean(),
+            "feature_spread": spread_,
+        }
+        for number in range(self.modalities if self.modalities > 1 else 0):
+            own = views.modality == number
+            if bool(own.any()):
+                metrics[f"match_accuracy/modality_{number}"] = right[own].mean()
+        return metrics
+
+
+def spread(index: Tensor, nodes: int, generator: torch.Generator) -> Tensor:
+    """Which sample goes where, so that samples of one volume lie in different graphs as far as possible.
+
+    Duplicates in one graph make the right matching ambiguous. Volumes come in random order, so that graphs
+    mix modalities.
+
+    Args:
+        index: (B,) volume of each sample.
+        nodes: N samples per graph; those left over are dropped.
+        generator: source of all randomness.
+
+    Returns:
+        (G N,) positions in the batch, graph after graph, on the device of ``index``.
+    """
+    volumes, owner = index.unique(return_inverse=True)
+    rank = uniform(generator, (len(volumes),)).argsort().argsort().to(index.device)
+    dealt = rank[owner].argsort(stable=True)  # samples of one volume follow each other
+    graphs = len(index) // nodes
+    return dealt[: graphs * nodes].view(nodes, graphs).T.flatten()
+
+
+def build(config: LvmMedConfig, backbone: Backbone, modalities: int) -> LvmMed:
+    """The method over a backbone, for data of ``modalities`` modalities."""
+    return LvmMed(backbone, modalities, config)
