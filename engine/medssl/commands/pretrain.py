@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from medssl.commands.workspace import Workspace
     from medssl.data.cache import Cache
-    from medssl.data.dataset import Loader
+    from medssl.data.dataset import CropDataset, Loader
     from medssl.methods import MethodEntry
     from medssl.nets.backbone import Backbone
 
@@ -98,6 +98,7 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
         zoom=sampling.zoom,
         foreground=sampling.foreground,
         padding=sampling.padding,
+        labels=config.hybrid.dense_weight > 0,
     )
     sampler = FamilySampler(
         dataset.families(sampling.family),
@@ -113,7 +114,7 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     if config.init is not None and config.resume is None:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
     method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
-    trainable = _mixed(config, method, backbone)
+    trainable = _mixed(config, _hybrid(config, method, dataset), backbone)
     result = yield from fit(trainable, loader, loop, fabric=fabric, run=folder, seed=config.seed)
     weights = None
     if result.stopped != "signal":
@@ -138,6 +139,33 @@ def _method(config: PretrainConfig) -> tuple[MethodEntry, RunConfig]:
         return entry, entry.config_class().model_validate(config.settings)
     except ValidationError as error:
         raise InputError(f"settings of {config.method}: {explain(error)}") from error
+
+
+def _hybrid(config: PretrainConfig, method: nn.Module, dataset: CropDataset) -> nn.Module:
+    """The method, with supervised losses beside it where they have a weight."""
+    if not config.hybrid.is_on:
+        return method
+    from medssl.methods.hybrid import Hybrid
+
+    cache, hybrid = dataset.cache, config.hybrid
+    if hybrid.class_weight and len(cache.classes) < 2:
+        raise InputError(
+            f"--hybrid.class-weight: {cache.folder} knows {len(cache.classes)} classes and needs two; "
+            "fill the column class of the data table and prepare it anew"
+        )
+    if hybrid.dense_weight and len(cache.label_values) < 2:
+        raise InputError(
+            f"--hybrid.dense-weight: {cache.folder} holds no masks of two classes; "
+            "fill the column label of the data table and prepare it with --labels"
+        )
+    multilabel = any(";" in text for text in cache.column("class"))
+    return Hybrid(
+        method,
+        hybrid,
+        classes=len(cache.classes),
+        labels=len(cache.label_values),
+        multilabel=multilabel,
+    )
 
 
 def _mixed(config: PretrainConfig, method: nn.Module, backbone: Backbone) -> nn.Module:
@@ -175,7 +203,10 @@ def _open_data(config: PretrainConfig, folder: Run, first: bool) -> Steps[Cache 
     from medssl.data.table import read_data
 
     rows = read_data(config.data, config.sampling.splits)
-    summary = yield from prepare_cache(rows, folder.folder / "cache", config.cache)
+    settings = config.cache
+    if config.hybrid.dense_weight:
+        settings = settings.model_copy(update={"labels": True})
+    summary = yield from prepare_cache(rows, folder.folder / "cache", settings)
     for image, reason in summary.failures:
         yield Progress(0, None, "preparing", message=f"left out {image}: {reason}")
     return Cache.open(folder.folder / "cache")

@@ -24,6 +24,10 @@ class CacheConfig(RunConfig):
         0.05, ge=0, lt=1, description="normalised value above which a voxel is not air; 0 keeps whole scans"
     )
 
+    labels: bool = Field(
+        False, description="keep the masks of the data table beside the voxels, for hybrid pre-training"
+    )
+
     @model_validator(mode="after")
     def _check_range(self) -> CacheConfig:
         low, high = self.spacing_range

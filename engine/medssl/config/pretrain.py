@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from medssl.config.command import CommandConfig
+from medssl.config.hybrid import HybridConfig
 from medssl.config.prepare import CacheConfig
 from medssl.config.run import RunConfig
 from medssl.config.synthesis import SynthesisConfig
@@ -55,7 +56,7 @@ class PretrainConfig(CommandConfig):
     data: Path = Field(description="prepared cache, data table (CSV) or folder of scans")
     out: Path = Field(description="run folder to make")
     dims: Literal[2, 3] = Field(3, description="2 for images and slices, 3 for volumes")
-    encoder: str = Field("small", description="encoder: tiny, small, base or genesis (U-Net)")
+    encoder: str = Field("small", description="encoder: tiny, small, base, genesis, resnet50 or resenc-l")
     steps: int | None = Field(None, ge=1, description="optimiser steps, in place of training.steps")
     batch_size: int | None = Field(
         None, ge=1, description="crops per step over all processes, in place of training.batch_size"
@@ -72,6 +73,7 @@ class PretrainConfig(CommandConfig):
         "beside the method",
     )
     synthesis: SynthesisConfig = Field(SynthesisConfig(), description="that synthesis")
+    hybrid: HybridConfig = Field(HybridConfig(), description="supervised losses beside the method")
     training: TrainingConfig = Field(TrainingConfig(), description="the training loop")
     sampling: SamplingConfig = Field(SamplingConfig(), description="the crops")
     cache: CacheConfig = Field(

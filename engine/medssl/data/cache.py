@@ -4,6 +4,7 @@
     index.jsonl        one line per volume, appended when its voxels are on disk: the truth
     entries.npy        the same as fixed-size records, memory-mapped by readers, with names.json
     shard-00000.bin    chunked voxels (`medssl.data.chunks`), one volume after the other
+    labels-00000.bin   one byte per voxel of the shard, where masks are kept: value, 255 unlabelled
 
 A killed `prepare` loses at most the volume being written: bytes beyond the last line of the index are
 overwritten, and a torn last line is dropped.
@@ -41,11 +42,14 @@ ENTRY = np.dtype(
         ("subject", "u4"),
         ("split", "u1"),
         ("source", "S32"),
+        ("class", "u4"),
+        ("labelled", "u1"),
     ]
 )
 """One volume. Images have shape (1, h, w) and ndim 2; names are positions in names.json."""
 
-NAMES = ("modality", "task", "group", "subject", "split")
+NAMES = ("modality", "task", "group", "subject", "split", "class")
+UNLABELLED = 255
 _SCALE = {"uint8": 255.0, "int16": 32767.0, "float16": 1.0}
 
 
@@ -97,6 +101,7 @@ class CacheWriter:
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"format": FORMAT, "settings": config.model_dump(mode="json")}, indent=1)
             write_atomically(folder / "cache.json", text + "\n")
+        self._item = np.dtype(config.dtype).itemsize
         self.lines = {line["source"]: line for line in _read_lines(folder)}
         self.nbytes = sum(self._size(line) for line in self.lines.values())
         last = max(self.lines.values(), key=lambda line: (line["shard"], line["offset"]), default=None)
@@ -106,21 +111,23 @@ class CacheWriter:
         """What is in the cache: source id -> version of the source file."""
         return {source: line["version"] for source, line in self.lines.items()}
 
-    def add(self, values: NDArray[np.float32], facts: dict[str, Any]) -> None:
+    def add(
+        self, values: NDArray[np.float32], facts: dict[str, Any], label: NDArray[np.uint8] | None = None
+    ) -> None:
         """Write one volume and then its line.
 
         Args:
             values: (z, y, x) in [0, 1]; an image has z = 1.
-            facts: source, version, ndim, spacing (3 numbers, mm) and the `NAMES` as text.
+            facts: source, version, ndim, spacing (3 numbers, mm) and the `NAMES` as text (several classes
+                with ``;`` between them).
+            label: (z, y, x) mask value, 255 unlabelled; None without a mask.
         """
         shard, offset = self._next
-        path = self.folder / f"shard-{shard:05d}.bin"
-        with path.open("r+b" if path.exists() else "w+b") as stream:
-            stream.seek(offset)
-            stream.truncate()
-            for chunk in to_chunks(encode(values, self.config.dtype), chunk_shape(values.shape)):
-                stream.write(chunk.data)
+        _write(self.folder / f"shard-{shard:05d}.bin", offset, encode(values, self.config.dtype))
         line = {**facts, "shape": list(values.shape), "shard": shard, "offset": offset}
+        if label is not None:
+            _write(self.folder / f"labels-{shard:05d}.bin", offset // self._item, label)
+            line["labels"] = [int(value) for value in np.unique(label) if value != UNLABELLED]
         with (self.folder / "index.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
         replaced = self.lines.get(line["source"])
@@ -129,7 +136,7 @@ class CacheWriter:
         self._next = self._after(line)
 
     def _size(self, line: dict[str, Any]) -> int:
-        return int(np.prod(line["shape"])) * np.dtype(self.config.dtype).itemsize
+        return int(np.prod(line["shape"])) * self._item
 
     def _after(self, line: dict[str, Any]) -> tuple[int, int]:
         """Shard and offset of the volume that follows ``line``."""
@@ -162,7 +169,7 @@ class Cache:
         self.names = names
         self.config = config
         self._dtype = np.dtype(config.dtype)
-        self._shards: dict[int, NDArray[np.uint8]] = {}
+        self._shards: dict[str, NDArray[np.uint8]] = {}
         self._known: dict[int, tuple[NDArray[np.generic], tuple[int, int, int], tuple[int, ...]]] = {}
 
     @classmethod
@@ -176,7 +183,8 @@ class Cache:
         records, names_file = folder / "entries.npy", folder / "names.json"
         if records.exists() and names_file.exists():
             entries = np.load(records, mmap_mode="r")
-            names = json.loads(names_file.read_text(encoding="utf-8"))
+            # caches prepared before there were classes and masks have neither
+            names = {"class": [""], **json.loads(names_file.read_text(encoding="utf-8"))}
         else:  # prepare was killed before its end: what is there can be used
             entries, names = _compile(_read_lines(folder))
         if len(entries) == 0:
@@ -190,6 +198,27 @@ class Cache:
         """The texts behind one of `NAMES`, in the order of their numbers."""
         return self.names[name]
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of volumes, sorted; what the columns of `class_targets` stand for."""
+        return tuple(sorted({part for text in self.names["class"] for part in text.split(";") if part}))
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """Mask values that occur, ascending."""
+        return tuple(int(value) for value in self.names.get("label", ()))
+
+    def class_targets(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """(N, K) for volumes (N,): 1 for each of its classes, 0 for the others, -1 where it has none."""
+        texts = self.names["class"]
+        table = np.array(
+            [[int(name in text.split(";")) if text else -1 for name in self.classes] for text in texts],
+            np.int64,
+        ).reshape(len(texts), -1)
+        known = "class" in (self.entries.dtype.names or ())
+        numbers = self.entries["class"][rows] if known else np.zeros(len(rows), np.intp)
+        return cast("NDArray[np.int64]", table[numbers])
+
     def shape(self, row: int) -> tuple[int, int, int]:
         """Voxels per axis of one volume; an image has one slice."""
         return self._voxels(row)[1]
@@ -198,6 +227,18 @@ class Cache:
         """A box of one volume, in [0, 1]; it must lie inside the volume."""
         flat, shape, chunk = self._voxels(row)
         return decode(read_box(flat, shape, chunk, start, size))
+
+    def read_label(self, row: int, start: tuple[int, ...], size: tuple[int, ...]) -> NDArray[np.int16] | None:
+        """Mask values in a box of one volume, -1 unlabelled; None where the volume has no mask."""
+        entry = self.entries[row]
+        if "labelled" not in (self.entries.dtype.names or ()) or not entry["labelled"]:
+            return None
+        _, shape, chunk = self._voxels(row)
+        first = int(entry["offset"]) // self._dtype.itemsize
+        flat = self._shard(f"labels-{int(entry['shard']):05d}.bin")[first : first + int(np.prod(shape))]
+        values = read_box(flat, shape, chunk, start, size).astype(np.int16)
+        values[values == UNLABELLED] = -1
+        return values
 
     def _voxels(self, row: int) -> tuple[NDArray[np.generic], tuple[int, int, int], tuple[int, ...]]:
         """Flat voxels, shape and chunk of a volume; a look into the records costs as much as a small crop."""
@@ -208,20 +249,22 @@ class Cache:
             entry = self.entries[row]
             z, y, x = (int(n) for n in entry["shape"])
             offset = int(entry["offset"])
-            raw = self._shard(int(entry["shard"]))[offset : offset + z * y * x * self._dtype.itemsize]
+            raw = self._shard(f"shard-{int(entry['shard']):05d}.bin")[
+                offset : offset + z * y * x * self._dtype.itemsize
+            ]
             known = self._known[row] = (raw.view(self._dtype), (z, y, x), chunk_shape((z, y, x)))
         return known
 
-    def _shard(self, number: int) -> NDArray[np.uint8]:
-        if number not in self._shards:
-            path = self.folder / f"shard-{number:05d}.bin"
+    def _shard(self, name: str) -> NDArray[np.uint8]:
+        if name not in self._shards:
+            path = self.folder / name
             try:  # a plain ndarray over the map: slicing np.memmap itself costs several microseconds
-                self._shards[number] = np.asarray(np.memmap(path, np.uint8, mode="r")).view(np.ndarray)
+                self._shards[name] = np.asarray(np.memmap(path, np.uint8, mode="r")).view(np.ndarray)
             except (OSError, ValueError) as error:
                 raise InputError(
                     f"{path}: the cache is damaged ({error}); run medssl prepare again"
                 ) from error
-        return self._shards[number]
+        return self._shards[name]
 
 
 def is_cache(folder: Path) -> bool:
@@ -249,6 +292,15 @@ def read_settings(folder: Path) -> CacheConfig:
         raise InputError(f"{path}: not a training cache ({' '.join(str(error).split())})") from error
 
 
+def _write(path: Path, offset: int, array: NDArray[np.generic]) -> None:
+    """The chunks of a volume from ``offset`` on; what followed is cut off."""
+    with path.open("r+b" if path.exists() else "w+b") as stream:
+        stream.seek(offset)
+        stream.truncate()
+        for chunk in to_chunks(array, chunk_shape(array.shape)):
+            stream.write(chunk.data)
+
+
 def _read_lines(folder: Path) -> list[dict[str, Any]]:
     """Lines of the index, the last one of each source; a torn end is cut off the file."""
     path = folder / "index.jsonl"
@@ -265,13 +317,16 @@ def _read_lines(folder: Path) -> list[dict[str, Any]]:
 def _compile(lines: list[dict[str, Any]]) -> tuple[NDArray[np.void], dict[str, list[str]]]:
     numbers: dict[str, dict[str, int]] = {name: {} for name in NAMES}
     for name in NAMES:
-        for text in sorted({line[name] for line in lines}):
+        for text in sorted({line.get(name, "") for line in lines}):
             numbers[name][text] = len(numbers[name])
     entries = np.zeros(len(lines), ENTRY)
     for entry, line in zip(entries, sorted(lines, key=lambda line: line["source"]), strict=True):
         for field in ("shard", "offset", "ndim", "shape", "spacing"):
             entry[field] = line[field]
         for name in NAMES:
-            entry[name] = numbers[name][line[name]]
+            entry[name] = numbers[name][line.get(name, "")]
         entry["source"] = line["source"].encode()
-    return entries, {name: list(texts) for name, texts in numbers.items()}
+        entry["labelled"] = "labels" in line
+    names = {name: list(texts) for name, texts in numbers.items()}
+    names["label"] = [str(v) for v in sorted({v for line in lines for v in line.get("labels", ())})]
+    return entries, names

@@ -6,14 +6,16 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from medssl.data.cache import Cache
+from medssl.data.labelled import UNLABELLED, to_indices
 from medssl.data.sampler import Draw, FamilySampler
 from medssl.data.table import TRAINING_SPLITS
 from medssl.errors import InputError
@@ -43,6 +45,7 @@ class CropDataset:
             best one is kept.
         padding: what surrounds a volume smaller than the crop; "zero" is what an encoder sees at the
             border of a scan.
+        labels: whether batches carry the masks, as positions in ``cache.label_values``.
 
     Raises:
         InputError: no volume of the cache fits ``splits`` and ``spatial_dims``.
@@ -60,6 +63,7 @@ class CropDataset:
         zoom: tuple[float, float] = (1.0, 1.0),
         foreground: float = 0.1,
         padding: Padding = "zero",
+        labels: bool = False,
     ) -> None:
         if len(crop) != spatial_dims:
             raise ValueError(f"a crop of {spatial_dims} axes needs as many sizes, given {crop}")
@@ -69,6 +73,7 @@ class CropDataset:
         self.zoom = zoom
         self.foreground = foreground
         self.padding = padding
+        self.labels = labels
         allowed = [number for number, split in enumerate(cache.column("split")) if split in splits]
         usable = np.isin(cache.entries["split"], allowed) & (cache.entries["ndim"] >= spatial_dims)
         self.rows = np.flatnonzero(usable).astype(np.uint32)
@@ -104,6 +109,12 @@ class CropDataset:
             index: position in the data set.
             seed: decides the crop completely.
         """
+        values, spacing, _ = self._sample(index, seed)
+        return values, spacing
+
+    def _sample(
+        self, index: int, seed: int
+    ) -> tuple[NDArray[np.float32], tuple[float, ...], NDArray[np.int16] | None]:
         rng = np.random.default_rng(seed)
         row = int(self.rows[index])
         shape = self.cache.shape(row)
@@ -111,49 +122,85 @@ class CropDataset:
         factor = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         edges = tuple(max(1, round(n * factor)) for n in self.crop)
         size = edges if self.spatial_dims == 3 else (1, *edges)
-        best, most = self._read(row, shape, size, rng), -1.0
+        place = _Place.drawn(shape, size, rng)
+        best, most = self._read(row, place), -1.0
         for attempt in range(self.TRIES):
-            values = best if attempt == 0 else self._read(row, shape, size, rng)
+            other = place if attempt == 0 else _Place.drawn(shape, size, rng)
+            values = best if attempt == 0 else self._read(row, other)
             share = float((values > 0.1).mean())
             if share > most:
-                best, most = values, share
+                best, most, place = values, share, other
             if share >= self.foreground:
                 break
+        label = self._read_label(row, place) if self.labels else None
         if self.spatial_dims == 2:
             best = best[0]
         if best.shape != self.crop:
             best = interpolate(best[None], _zoom(best.shape, self.crop))[0]
         spacing = self.cache.entries["spacing"][row][3 - self.spatial_dims :].astype(float)
-        return best, tuple(float(s) * e / n for s, e, n in zip(spacing, edges, self.crop, strict=True))
+        mm = tuple(float(s) * e / n for s, e, n in zip(spacing, edges, self.crop, strict=True))
+        return best, mm, label
 
-    def _read(
-        self, row: int, shape: tuple[int, ...], size: tuple[int, ...], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """A box at a random place; a volume smaller than the box lies at a random place in it."""
-        start = [
-            int(rng.integers(min(0, s - n), max(0, s - n) + 1)) for s, n in zip(shape, size, strict=True)
-        ]
-        inner = [max(0, a) for a in start]
-        stop = [min(s, a + n) for s, a, n in zip(shape, start, size, strict=True)]
-        counts = tuple(b - a for a, b in zip(inner, stop, strict=True))
-        values = self.cache.read(row, tuple(inner), counts)
-        if counts == size:
+    def _read(self, row: int, place: _Place) -> NDArray[np.float32]:
+        values = self.cache.read(row, place.start, place.counts)
+        if place.counts == place.size:
             return values
-        before = [i - a for i, a in zip(inner, start, strict=True)]
-        margins = [(b, n - b - c) for b, n, c in zip(before, size, counts, strict=True)]
-        return np.pad(values, margins, mode=_NUMPY_PADDING[self.padding])
+        return np.pad(values, place.margins, mode=_NUMPY_PADDING[self.padding])
+
+    def _read_label(self, row: int, place: _Place) -> NDArray[np.int16]:
+        """Class indices (*crop); -1 outside the volume and where nothing is known."""
+        values = self.cache.read_label(row, place.start, place.counts)
+        if values is None:
+            return np.full(self.crop, UNLABELLED, np.int16)
+        indices = to_indices(values, self.cache.label_values)
+        indices = np.pad(indices, place.margins, constant_values=UNLABELLED)
+        indices = indices[0] if self.spatial_dims == 2 else indices
+        nearest = [
+            ((np.arange(n) + 0.5) * m / n).astype(np.intp)
+            for m, n in zip(indices.shape, self.crop, strict=True)
+        ]
+        return cast("NDArray[np.int16]", indices[np.ix_(*nearest)])
 
     def batch(self, draw: Draw) -> Batch:
         """The samples of one step."""
-        samples = [self.sample(int(i), int(s)) for i, s in zip(draw.rows, draw.seeds, strict=True)]
-        entries = self.cache.entries[self.rows[draw.rows]]
+        samples = [self._sample(int(i), int(s)) for i, s in zip(draw.rows, draw.seeds, strict=True)]
+        rows = self.rows[draw.rows]
+        entries = self.cache.entries[rows]
+        targets = {name: torch.from_numpy(entries[name].astype(np.int64)) for name in ("task", "group")}
+        if self.cache.classes:
+            targets["class"] = torch.from_numpy(self.cache.class_targets(rows))
+        masks = [label for _, _, label in samples if label is not None]
         return Batch(
-            image=torch.from_numpy(np.stack([values for values, _ in samples])[:, None]),
-            spacing=torch.tensor([spacing for _, spacing in samples], dtype=torch.float32),
+            image=torch.from_numpy(np.stack([values for values, _, _ in samples])[:, None]),
+            spacing=torch.tensor([spacing for _, spacing, _ in samples], dtype=torch.float32),
             modality=torch.from_numpy(entries["modality"].astype(np.int64)),
             index=torch.from_numpy(draw.rows),
-            targets={name: torch.from_numpy(entries[name].astype(np.int64)) for name in ("task", "group")},
+            label=torch.from_numpy(np.stack(masks)[:, None].astype(np.int64)) if masks else None,
+            targets=targets,
         )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A box of ``size``: its part inside the volume is ``counts`` long from ``start``, ``margins`` around."""
+
+    size: tuple[int, ...]
+    start: tuple[int, ...]
+    counts: tuple[int, ...]
+    margins: list[tuple[int, int]]
+
+    @classmethod
+    def drawn(cls, shape: tuple[int, ...], size: tuple[int, ...], rng: np.random.Generator) -> _Place:
+        """At a random place; a volume smaller than the box lies at a random place in it."""
+        begin = [
+            int(rng.integers(min(0, s - n), max(0, s - n) + 1)) for s, n in zip(shape, size, strict=True)
+        ]
+        start = tuple(max(0, a) for a in begin)
+        stop = [min(s, a + n) for s, a, n in zip(shape, begin, size, strict=True)]
+        counts = tuple(b - a for a, b in zip(start, stop, strict=True))
+        before = [i - a for i, a in zip(start, begin, strict=True)]
+        margins = [(b, n - b - c) for b, n, c in zip(before, size, counts, strict=True)]
+        return cls(size, start, counts, margins)
 
 
 @lru_cache(maxsize=512)

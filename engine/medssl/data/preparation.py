@@ -13,20 +13,21 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medssl.config.prepare import CacheConfig
 from medssl.data.cache import CacheWriter
+from medssl.data.labelled import read_labelled
 from medssl.data.table import Row
 from medssl.errors import InputError
 from medssl.io import read_volume
 from medssl.jobs.progress import Progress, Steps
 from medssl.volume import Volume
 from medssl.volume.normalize import Normalizer
-from medssl.volume.resample import interpolate, interpolation_matrices
+from medssl.volume.resample import interpolate, interpolation_matrices, resample_nearest
 from medssl.volume.working_grid import working_geometry
 
 MARGIN = 4
@@ -34,6 +35,9 @@ MARGIN = 4
 
 _LEAST_EDGE = 64
 """A scan cropped for ``max_mb`` keeps at least this many voxels per axis."""
+
+
+Voxel = TypeVar("Voxel", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,14 @@ class Prepared:
         ndim: 2 or 3.
         spacing: mm per voxel, three numbers.
         modality: of the row, else of the file.
+        label: (z, y, x) mask value, 255 unlabelled; None where masks are not kept or there is none.
     """
 
     values: NDArray[np.float32]
     ndim: int
     spacing: tuple[float, float, float]
     modality: str
+    label: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,16 @@ class Summary:
         return "\n".join(lines)
 
 
-def prepare_volume(volume: Volume, modality: str, config: CacheConfig) -> Prepared:
+def prepare_volume(
+    volume: Volume, modality: str, config: CacheConfig, mask: NDArray[np.integer] | None = None
+) -> Prepared:
     """Resample to the working grid, normalise, crop to the foreground.
 
     Args:
         volume: any scan; several channels are averaged.
         modality: overrides that of the volume where not empty.
         config: spacing range and foreground threshold.
+        mask: (*S) mask value per voxel of the scan, 0 to 254, 255 unlabelled; taken along.
     """
     modality = modality or volume.modality
     array = volume.array if len(volume.array) == 1 else volume.array.mean(axis=0, keepdims=True)
@@ -105,12 +114,16 @@ def prepare_volume(volume: Volume, modality: str, config: CacheConfig) -> Prepar
     grid = working_geometry(volume.geometry, config.spacing_range, field_voxels=0)
     if grid is not volume.geometry:
         array = interpolate(array, interpolation_matrices(volume.geometry, grid))
+        mask = None if mask is None else resample_nearest(mask[None], volume.geometry, grid)[0]
     values = normalise(array)[0]
-    values = values[foreground_box(values, config.foreground)]
+    box = foreground_box(values, config.foreground)
+    values = values[box]
+    label = None if mask is None else mask[box].astype(np.uint8)
     spacing = tuple(float(s) for s in grid.spacing)
     if values.ndim == 2:
-        return Prepared(values[None], 2, (1.0, *spacing), modality)  # type: ignore[arg-type]
-    return Prepared(values, 3, spacing, modality)  # type: ignore[arg-type]
+        label = None if label is None else label[None]
+        return Prepared(values[None], 2, (1.0, *spacing), modality, label)  # type: ignore[arg-type]
+    return Prepared(values, 3, spacing, modality, label)  # type: ignore[arg-type]
 
 
 def foreground_box(values: NDArray[np.float32], threshold: float) -> tuple[slice, ...]:
@@ -129,7 +142,7 @@ def foreground_box(values: NDArray[np.float32], threshold: float) -> tuple[slice
     return tuple(box)
 
 
-def crop_to(values: NDArray[np.float32], voxels: int) -> NDArray[np.float32]:
+def crop_to(values: NDArray[Voxel], voxels: int) -> NDArray[Voxel]:
     """The central box of at most ``voxels`` voxels, never under 64 per axis; the longest axes give first."""
     sizes = list(values.shape)
     while np.prod(sizes) > voxels and max(sizes) > _LEAST_EDGE:
@@ -145,6 +158,9 @@ def crop_to(values: NDArray[np.float32], voxels: int) -> NDArray[np.float32]:
 def prepare_row(row: Row, config: CacheConfig) -> Prepared | str:
     """Read and prepare one row; a reason instead where the file cannot be used."""
     try:
+        if config.labels and row.label is not None:
+            volume, mask = read_labelled(row)
+            return prepare_volume(volume, row.modality, config, mask)
         return prepare_volume(read_volume(row.image), row.modality, config)
     except (InputError, OSError, ValueError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -168,7 +184,7 @@ def prepare_cache(
     """
     writer = CacheWriter(folder, config)
     known = writer.versions()
-    keyed = [(row, _source(row), _version(row.image)) for row in rows]
+    keyed = [(row, _source(row), _row_version(row, config)) for row in rows]
     todo = [item for item in keyed if known.get(item[1]) != item[2]]
     if max_mb is not None:
         todo.sort(key=lambda item: item[2])
@@ -180,13 +196,15 @@ def prepare_cache(
             results = _in_order(pool, [row for row, _, _ in todo], config)
             for (row, source, version), prepared in zip(todo, results, strict=True):
                 values: NDArray[np.float32] | None = None
+                limit: int | None = None
                 if isinstance(prepared, str):
                     failures.append((row.origin or str(row.image), prepared))
                 else:
                     values = prepared.values
                     if max_mb is not None:
                         share = (max_mb * 1e6 - writer.nbytes) / (len(todo) - done)
-                        values = crop_to(values, int(share / item_bytes)) if share > 0 else values
+                        limit = int(share / item_bytes) if share > 0 else values.size
+                        values = crop_to(values, limit)
                         cropped += values.size < prepared.values.size
                         if writer.nbytes + values.size * item_bytes > max_mb * 1e6:
                             failures.append(
@@ -194,7 +212,10 @@ def prepare_cache(
                             )
                             values = None
                 if values is not None and not isinstance(prepared, str):
-                    writer.add(values, _facts(row, source, version, prepared))
+                    label = prepared.label
+                    if label is not None and limit is not None:
+                        label = crop_to(label, limit)
+                    writer.add(values, _facts(row, source, version, prepared), label)
                 done += 1
                 yield Progress(done, len(todo), "preparing", {"megabytes": writer.nbytes / 1e6}, row.name)
     finally:
@@ -217,12 +238,18 @@ def _facts(row: Row, source: str, version: str, prepared: Prepared) -> dict[str,
         "group": row.group or prepared.modality,
         "subject": row.subject,
         "split": row.split,
+        "class": ";".join(sorted(row.classes)),
     }
 
 
 def _source(row: Row) -> str:
     """Identity of a row that survives moving the data: no path leaves the machine with the cache."""
     return hashlib.sha256(f"{row.name}|{row.subject}".encode()).hexdigest()[:32]
+
+
+def _row_version(row: Row, config: CacheConfig) -> str:
+    image = _version(row.image)
+    return f"{image}+{_version(row.label)}" if config.labels and row.label is not None else image
 
 
 def _version(path: Path) -> str:

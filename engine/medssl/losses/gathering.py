@@ -47,7 +47,27 @@ class _Gather(torch.autograd.Function):
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total[ctx.mine]
+
+
+def mean_over_world(values: Tensor, used: Tensor) -> Tensor:
+    """Mean of the used values, in such a share that the mean over processes is that of all used values.
+
+    A collective call. With one process a plain masked mean; 0 where nothing is used.
+
+    Args:
+        values: any shape.
+        used: bool of the same shape.
+
+    Returns:
+        Scalar.
+    """
+    count = used.sum().to(values.dtype)
+    share = 1
+    if world_group() is not None:
+        share = dist.get_world_size()
+        dist.all_reduce(count)
+    return share * values.masked_fill(~used, 0).sum() / count.clamp(min=1)

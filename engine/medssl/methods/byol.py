@@ -62,8 +62,9 @@ class Byol(nn.Module):
             self.target.follow((self.backbone, self.head), step, momentum)
         # one pass per view: batch statistics are those of a view, as in the paper
         online = [_project(self.backbone, self.head, view) for view in views.images]  # each (B, D)
+        backbone, head = self.target.copies
         with torch.no_grad():
-            targets = [_project(*self.target.copies, view) for view in views.images]
+            targets = [_project(backbone, head, view) for view in views.images]
         loss = bootstrap_loss(self.predictor(online[0]), targets[1])
         loss = loss + bootstrap_loss(self.predictor(online[1]), targets[0])
         return Losses(loss, view_statistics(*online))

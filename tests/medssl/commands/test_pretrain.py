@@ -15,9 +15,11 @@ from medssl.commands import pretrain
 from medssl.config.pretrain import PretrainConfig
 from medssl.errors import InputError
 from medssl.inference.load import load_encoder
+from medssl.io import read_volume, write_volume
 from medssl.jobs.progress import drain
 from medssl.store.runs import Run
 from medssl.training.checkpoint import load_checkpoint
+from medssl.volume import Volume
 
 
 @pytest.fixture(autouse=True)
@@ -92,9 +94,32 @@ def test_init_copies_what_fits_and_refuses_when_nothing_does(pretrain_config, tm
         )
 
 
+def test_labels_of_the_table_join_the_training(pretrain_config, scans: Path) -> None:
+    lines = scans.read_text().splitlines()
+    table = [
+        f"{lines[0]},class,label",
+        f"{lines[1]},a,mask.nii.gz",
+        f"{lines[2]},b,",
+        f"{lines[3]},,",
+        lines[4] + ",,",
+    ]
+    scan = read_volume(scans.parent / "0.nii.gz")
+    mask = (scan.array > 100).astype("int16")
+    write_volume(Volume(mask, scan.geometry, ""), scans.parent / "mask.nii.gz")
+    scans.write_text("\n".join(table) + "\n")
+    config = pretrain_config(hybrid={"class_weight": 1, "dense_weight": 1, "size": 16, "decay": 0.5})
+    result = drain(pretrain.run(config))
+    assert {"supervised/class_loss", "supervised/dense_loss", "crops/loss"} < set(result.metrics)
+    assert [event["metrics"]["balance"] for event in Run(config.out).events()] == [1, 1, 1, 0.5]
+    assert load_encoder(config.out).prototypes is not None
+    assert any(key.startswith("dense_head") for key in tensors(config.out))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"hybrid": {"class_weight": 1.0}}, "knows 0 classes and needs two; fill the column class"),
+        ({"hybrid": {"dense_weight": 1.0}}, "no masks of two classes; fill the column label .*--labels"),
         ({"method": "dino"}, "METHOD dino: unknown; choose from .*swav"),
         ({"settings": {"colour": 1}}, "settings of swav: colour"),
         ({"sampling": {"splits": ["val"]}}, "no row has split val"),

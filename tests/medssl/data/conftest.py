@@ -27,10 +27,10 @@ def facts(source: str, **changes: object) -> dict[str, object]:
 @pytest.fixture
 def make_cache(tmp_path: Path):
     def make(volumes, dtype: str = "float16", folder: str = "cache") -> Cache:
-        """A cache of (array (z, y, x), facts) pairs."""
+        """A cache of (array (z, y, x), facts) pairs; a mask may be third."""
         writer = CacheWriter(tmp_path / folder, CacheConfig(dtype=dtype))
-        for number, (array, changes) in enumerate(volumes):
-            writer.add(np.asarray(array, np.float32), facts(f"{number:03d}", **changes))
+        for number, (array, changes, *mask) in enumerate(volumes):
+            writer.add(np.asarray(array, np.float32), facts(f"{number:03d}", **changes), *mask)
         writer.close()
         return Cache.open(tmp_path / folder)
 

@@ -109,3 +109,43 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "c" / "shard-00000.bin").unlink()
     with pytest.raises(InputError, match="shard-00000"):
         Cache.open(tmp_path / "c").read(0, (0, 0, 0), (1, 1, 1))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float16"])
+def test_masks_and_classes_lie_beside_the_voxels(make_cache, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(5, 40, 33), (20, 7, 70), (9, 9, 9)]
+    masks = [rng.integers(0, 5, shape).astype(np.uint8) for shape in shapes]
+    masks[0][0] = 255
+    masks[0][masks[0] == 3] = 4
+    masks[2][masks[2] == 3] = 7
+    first, second, third = (rng.random(shape) for shape in shapes)
+    cache = make_cache(
+        [(first, {"class": "b;a"}, masks[0]), (second, {}), (third, {"class": "c"}, masks[2])], dtype
+    )
+    assert cache.classes == ("a", "b", "c")
+    assert cache.class_targets(np.array([2, 0, 1])).tolist() == [[0, 0, 1], [1, 1, 0], [-1, -1, -1]]
+    assert cache.label_values == (0, 1, 2, 4, 7)
+    assert cache.read_label(1, (0, 0, 0), (2, 2, 2)) is None
+    for row in (0, 2):
+        start, size = (1, 2, 3), (3, 5, 4)
+        expected = masks[row][1:4, 2:7, 3:7]
+        np.testing.assert_array_equal(cache.read_label(row, start, size), expected)
+    assert (cache.read_label(0, (0, 0, 0), (1, 40, 33)) == -1).all()
+
+
+def test_a_cache_without_classes_and_masks_can_still_be_read(make_cache) -> None:
+    """As those were that were prepared before there were any."""
+    folder = make_cache([(np.ones((4, 5, 6)), {})]).folder
+    old = np.load(folder / "entries.npy")
+    kept = [name for name in old.dtype.names if name not in ("class", "labelled")]
+    np.save(folder / "entries.npy", old[kept].astype([(name, old.dtype[name]) for name in kept]))
+    names = json.loads((folder / "names.json").read_text())
+    (folder / "names.json").write_text(
+        json.dumps({k: v for k, v in names.items() if k not in ("class", "label")})
+    )
+    cache = Cache.open(folder)
+    assert (cache.classes, cache.label_values) == ((), ())
+    assert cache.class_targets(np.array([0])).shape == (1, 0)
+    assert cache.read_label(0, (0, 0, 0), (1, 1, 1)) is None
+    assert (cache.read(0, (0, 0, 0), (4, 5, 6)) == 1).all()

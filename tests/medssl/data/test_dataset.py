@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medssl.data.dataset import CropDataset, Loader
-from medssl.data.sampler import FamilySampler
+from medssl.data.sampler import Draw, FamilySampler
 from medssl.errors import InputError
 
 
@@ -115,3 +115,30 @@ def test_a_reading_error_reaches_the_training_thread(make_cache) -> None:
     loader = Loader(dataset, FamilySampler(dataset.families(), 2), workers=1)
     with pytest.raises(InputError, match="damaged"):
         next(loader.batches())
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("zoom", [1.0, 1.7])
+def test_masks_follow_their_crop(make_cache, spatial_dims: int, zoom: float) -> None:
+    """A mask that is a threshold of its image must stay one in every crop, padded or zoomed."""
+    image = np.zeros((12, 30, 30), np.float32)
+    image[:, 8:22, 5:25] = 0.8
+    mask = np.where(image > 0.4, 7, 2).astype(np.uint8)
+    cache = make_cache([(image, {"class": "x"}, mask), (image, {})])
+    size = (24,) * spatial_dims
+    dataset = CropDataset(cache, spatial_dims, size, zoom=(zoom, zoom), labels=True)
+    plain = CropDataset(cache, spatial_dims, size, zoom=(zoom, zoom))
+    batch = dataset.batch(Draw(np.array([0, 1, 0]), np.array([3, 4, 5], np.uint64)))
+    assert torch.equal(
+        batch.image, plain.batch(Draw(batch.index.numpy(), np.array([3, 4, 5], np.uint64))).image
+    )
+    assert batch.label.shape == batch.image.shape
+    assert batch.label.dtype == torch.int64
+    assert (batch.label[1] == -1).all()
+    assert batch.targets["class"].tolist() == [[1], [-1], [1]]
+    for row in (0, 2):
+        known = batch.label[row] >= 0  # outside the volume nothing is known
+        right = (batch.label[row] == 1) == (batch.image[row] > 0.4)
+        assert 0.1 < known.float().mean() <= 1
+        assert right[known].float().mean() > (0.999 if zoom == 1 else 0.93)
+        assert set(batch.label[row].unique().tolist()) <= {-1, 0, 1}

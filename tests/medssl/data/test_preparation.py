@@ -11,6 +11,7 @@ from medssl.data.cache import Cache
 from medssl.data.preparation import crop_to, foreground_box, prepare_cache, prepare_volume
 from medssl.data.table import Row
 from medssl.errors import InputError
+from medssl.io import write_volume
 from medssl.jobs.progress import drain
 from medssl.volume import Geometry, Volume
 
@@ -128,3 +129,36 @@ def test_a_size_limit_is_kept_and_every_scan_gets_a_share(tmp_path: Path, read: 
 def test_nothing_readable_is_an_error(tmp_path: Path, read: list[str]) -> None:
     with pytest.raises(InputError, match=r"no scan could be prepared.*truncated"):
         drain(prepare_cache(make_rows(tmp_path, "broken"), tmp_path / "c", CacheConfig(), workers=1))
+
+
+def test_masks_are_kept_on_the_grid_of_the_voxels(tmp_path: Path) -> None:
+    array = np.zeros((1, 180, 20, 20), np.float32)
+    array[:, 10:170, 4:16, 4:16] = 500
+    geometry = Geometry.from_arrays((180, 20, 20), (0.25, 1.0, 1.0))
+    write_volume(Volume(array.astype(np.int16), geometry, "MR"), tmp_path / "image.nii.gz")
+    mask = (array > 100).astype(np.int16) * 3
+    write_volume(Volume(mask, geometry, ""), tmp_path / "mask.nii.gz")
+    row = Row(
+        tmp_path / "image.nii.gz",
+        label=tmp_path / "mask.nii.gz",
+        classes=("tumour", "cyst"),
+        modality="MR",
+        subject="s",
+        name="image.nii.gz",
+    )
+    config = CacheConfig(labels=True)
+    for limit, slices in ((None, 90), (0.03, 75)):
+        folder = tmp_path / f"c{limit}"
+        result = drain(prepare_cache([row], folder, config, max_mb=limit, workers=1))
+        assert result.failures == ()
+        cache = Cache.open(folder)
+        shape = cache.shape(0)
+        assert shape == (slices, 20, 20)  # resampled from 0.25 to 0.5 mm, then cropped to fit
+        values, labels = cache.read(0, (0, 0, 0), shape), cache.read_label(0, (0, 0, 0), shape)
+        assert ((labels == 3) == (values > 0.3)).mean() > 0.95
+        assert cache.label_values == (0, 3)
+        assert cache.classes == ("cyst", "tumour")
+    assert drain(prepare_cache([row], tmp_path / "cNone", config, workers=1)).reused == 1
+    write_volume(Volume(mask // 3, geometry, ""), tmp_path / "mask.nii.gz")
+    assert drain(prepare_cache([row], tmp_path / "cNone", config, workers=1)).reused == 0
+    assert Cache.open(tmp_path / "cNone").label_values == (0, 1)
