@@ -52,7 +52,7 @@ TINY = {
     ),
     "byol": Tiny({"views": PAIR, "hidden": 16, "dim": 8}, signal="feature_spread"),
     "lvm-med": Tiny(
-        {"size": 32, "nodes": 4, "neighbours": 2, "dim": 8, "cells": 4, "gamma": 2},
+        {"size": 32, "nodes": 4, "neighbours": 2, "dim": 8, "cells": 4, "gamma": 2, "gumbel_scale": 3.0},
         signal="match_accuracy",
         learns=False,  # its loss counts wrong rows under noise
     ),
@@ -60,6 +60,8 @@ TINY = {
         {"global_size": 32, "cells_per_crop": 16, "hidden": 16, "dim": 8}, signal="feature_spread"
     ),
     "models-genesis": Tiny({"windows": 20}, signal="feature_spread"),
+    "spark": Tiny({"width": 64}, signal="feature_spread"),
+    "mae": Tiny({"width": 64, "ratio": 0.5}, signal="feature_spread"),
 }
 
 
