@@ -19,8 +19,20 @@ class TrainingConfig(RunConfig):
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     final_lr: float = Field(0.01, ge=0, le=1, description="learning rate at the end, relative to the peak")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a linear warm-up")
+    warmup_start: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="learning rate of the first step, relative to the peak; by default one step of the "
+        "warm-up (SparK: 0.005)",
+    )
     weight_decay: float = Field(
         0.04, ge=0, description="decoupled weight decay; never on norms, biases and prototypes"
+    )
+    final_weight_decay: float | None = Field(
+        None,
+        ge=0,
+        description="weight decay at the end, reached along half a cosine; by default it stays (SparK: 0.2)",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd, first beta of adamw and lamb")
     beta2: float = Field(0.99, ge=0, lt=1, description="second beta of adamw and lamb")

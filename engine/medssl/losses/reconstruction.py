@@ -41,6 +41,28 @@ def masked_patch_loss(prediction: Tensor, target: Tensor, visible: Tensor, norma
     return error.masked_fill(~masked, 0.0).sum() / (masked.sum() + 1e-8)
 
 
+def explained(loss: Tensor, target: Tensor, visible: Tensor, normalise: bool = True) -> Tensor:
+    """Share of the hidden patches' variance that a loss leaves none of: 1 at best, 0 for a constant guess.
+
+    Args:
+        loss: scalar of `masked_patch_loss`.
+        target: (B, C, *S).
+        visible: (B, 1, *F) bool.
+        normalise: as for the loss.
+
+    Returns:
+        1 - loss / (loss of the best constant); with ``normalise`` that constant is 0.
+    """
+    constant = torch.zeros_like(target)
+    if not normalise:
+        patches = patchify(target, visible.shape[2:])  # (B, L, N)
+        masked = ~visible.flatten(1).bool()
+        total = patches.mean(dim=-1).masked_fill(~masked, 0.0).sum()
+        constant = constant + total / masked.sum().clamp_min(1)
+    worst = masked_patch_loss(constant, target, visible, normalise)
+    return 1 - loss / worst.clamp_min(torch.finfo(torch.float32).tiny)
+
+
 def patchify(x: Tensor, grid: torch.Size | tuple[int, ...]) -> Tensor:
     """Cut into the patches of a grid: (B, C, *S) -> (B, L, N), patches in array order, channel last inside.
 

@@ -88,6 +88,18 @@ class _Tracer(fx.Tracer):
         known = isinstance(m, (DropPath, VoxelNorm))
         return known or super().is_leaf_module(m, module_qualified_name)
 
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Look into a container that the encoder made on the fly and does not own."""
+        if not any(m is own for own in self.root.modules()):
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
 
 class _Rewriter:
     """Goes through the recorded operations in order and puts in their sparse forms."""

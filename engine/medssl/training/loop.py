@@ -18,7 +18,13 @@ from medssl.store.runs import Run
 from medssl.training.checkpoint import Keeper
 from medssl.training.interrupt import Interrupt
 from medssl.training.meter import Meter
-from medssl.training.optim import build_optimizer, learning_rate, set_learning_rate
+from medssl.training.optim import (
+    build_optimizer,
+    learning_rate,
+    set_learning_rate,
+    set_weight_decay,
+    weight_decay,
+)
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -100,6 +106,8 @@ def fit(
             while step < config.steps and not stopped:
                 rate = learning_rate(step, config)
                 set_learning_rate(optimizer, rate)
+                if config.final_weight_decay is not None:
+                    set_weight_decay(optimizer, weight_decay(step, config))
                 passes.run(step, meter)
                 if config.clip > 0:
                     norm = fabric.clip_gradients(

@@ -55,14 +55,35 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
     Args:
         step: 0 for the first update.
-        config: steps, lr, warmup, final_lr.
+        config: steps, lr, warmup, warmup_start, final_lr.
     """
     warmup = round(config.warmup * config.steps)
+    if step < warmup and config.warmup_start is not None:
+        return config.lr * (config.warmup_start + (1 - config.warmup_start) * step / warmup)
     if step < warmup:
         return config.lr * (step + 1) / warmup
     progress = (step - warmup) / max(1, config.steps - warmup - 1)
     cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
     return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
+
+
+def weight_decay(step: int, config: TrainingConfig) -> float:
+    """Half a cosine from ``weight_decay`` to ``final_weight_decay``; constant without the latter.
+
+    Args:
+        step: 0 for the first update.
+        config: steps, weight_decay, final_weight_decay.
+    """
+    final = config.weight_decay if config.final_weight_decay is None else config.final_weight_decay
+    cosine = (1 + math.cos(math.pi * min(1.0, step / max(1, config.steps - 1)))) / 2
+    return final + (config.weight_decay - final) * cosine
+
+
+def set_weight_decay(optimizer: Optimizer, value: float) -> None:
+    """Give every group that decays this decay."""
+    for group in optimizer.param_groups:
+        if group["weight_decay"] > 0:
+            group["weight_decay"] = value
 
 
 def set_learning_rate(optimizer: Optimizer, value: float) -> None:

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from medssl.config.training import TrainingConfig
-from medssl.training.optim import Lamb, build_optimizer, learning_rate, parameter_groups, set_learning_rate
+from medssl.training.optim import (
+    Lamb,
+    build_optimizer,
+    learning_rate,
+    parameter_groups,
+    set_learning_rate,
+    set_weight_decay,
+    weight_decay,
+)
 
 
 def test_norms_biases_and_prototypes_do_not_decay(toy) -> None:
@@ -66,3 +74,30 @@ def test_lamb_without_decay_is_adam() -> None:
         lamb.step()
         adam.step()
     torch.testing.assert_close(ours, theirs)
+
+
+def test_the_published_schedule_of_spark_is_a_setting() -> None:
+    config = TrainingConfig(
+        steps=1600, optimizer="lamb", lr=1.0, warmup=0.025, warmup_start=0.005, final_lr=0.001,
+        weight_decay=0.04, final_weight_decay=0.2, momentum=0.9, beta2=0.95, clip=5,
+    )  # fmt: skip
+    expected = {
+        0: (0.005, 0.04),
+        20: (0.5025, 0.0400618),
+        40: (1.0, 0.0402469),
+        800: (0.5201228503, 0.1200785889),
+        1599: (0.001, 0.2),
+    }
+    for step, (rate, decay) in expected.items():
+        assert learning_rate(step, config) == pytest.approx(rate, rel=1e-9)
+        assert weight_decay(step, config) == pytest.approx(decay, rel=1e-5)
+
+
+def test_weight_decay_moves_where_there_is_any(toy) -> None:
+    optimizer = build_optimizer(toy(), TrainingConfig(weight_decay=0.04))
+    before = [group["weight_decay"] for group in optimizer.param_groups]
+    set_weight_decay(optimizer, 0.1)
+    after = [group["weight_decay"] for group in optimizer.param_groups]
+    assert sorted(before) == [0.0, 0.04]
+    assert sorted(after) == [0.0, 0.1]
+    assert weight_decay(7, TrainingConfig(steps=10, weight_decay=0.3)) == 0.3

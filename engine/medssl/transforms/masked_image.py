@@ -1,0 +1,71 @@
+"""A view of an image and the cells of it that stay visible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medssl.errors import InputError
+from medssl.transforms.correspondence import turned
+from medssl.transforms.crops import crop, draw_boxes
+from medssl.transforms.masking import draw_visible
+
+
+@dataclass(frozen=True)
+class MaskedImage:
+    """What is to be reconstructed, and what may be seen.
+
+    Args:
+        image: (B, C, *S), whole.
+        visible: (B, 1, *F) bool, True = seen; S is a multiple of F.
+    """
+
+    image: Tensor
+    visible: Tensor
+
+
+@dataclass(frozen=True)
+class MaskedView:
+    """Random resized crop, flip and quarter turn, then a random mask of whole cells.
+
+    Args:
+        size: edge of the view in voxels; None keeps the shape of the source.
+        cell: (n,) voxels per cell.
+        ratio: share of the cells that is hidden.
+        scale: volume fraction of the source that the view shows.
+        aspect: largest stretch of an axis.
+        turn_p: probability of a flip and turn.
+
+    Reference: Tian et al. (SparK), ICLR 2023, sections 3.1 and 4.1.
+    """
+
+    size: int | None
+    cell: tuple[int, ...]
+    ratio: float
+    scale: tuple[float, float] = (0.67, 1.0)
+    aspect: float = 1.2
+    turn_p: float = 1.0
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> MaskedImage:
+        """A view of source crops (B, C, *S); all randomness from ``generator``.
+
+        Raises:
+            InputError: cells do not tile the view, or none would be hidden or seen.
+        """
+        source = tuple(x.shape[2:])
+        shape = source if self.size is None else (self.size,) * len(source)
+        if len(self.cell) != len(shape) or any(n % c for n, c in zip(shape, self.cell, strict=True)):
+            raise InputError(
+                f"a view of {shape} voxels does not divide into cells of {self.cell}; change settings.size, "
+                "settings.cell or sampling.crop"
+            )
+        boxes = draw_boxes(len(x), source, generator, scale=self.scale, aspect=self.aspect)
+        image = crop(x, [turned(boxes, generator, self.turn_p)], shape)[0]
+        grid = tuple(n // c for n, c in zip(shape, self.cell, strict=True))
+        try:
+            visible = draw_visible(len(x), grid, self.ratio, generator)
+        except ValueError as error:
+            raise InputError(f"{error}; take smaller cells or a lower settings.ratio") from error
+        return MaskedImage(image, visible.to(x.device))
