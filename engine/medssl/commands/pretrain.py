@@ -193,10 +193,11 @@ def _run_folder(config: PretrainConfig, settings: RunConfig, device: str, first:
 
 def _open_data(config: PretrainConfig, folder: Run, first: bool) -> Steps[Cache | None]:
     """The prepared cache; scans that are not prepared yet are brought into the run folder."""
-    from medssl.data.cache import Cache, is_cache
+    from medssl.data.cache import Cache
+    from medssl.data.shards import is_prepared, open_cache
 
-    if is_cache(config.data):
-        return Cache.open(config.data)
+    if is_prepared(config.data):
+        return open_cache(config.data)
     if not first:
         return None
     from medssl.data.preparation import prepare_cache

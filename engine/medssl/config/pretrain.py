@@ -53,7 +53,9 @@ class PretrainConfig(CommandConfig):
     """Pre-train an encoder on unlabelled scans."""
 
     method: str = Field(description="method, for example swav", json_schema_extra={"cli": "positional"})
-    data: Path = Field(description="prepared cache, data table (CSV) or folder of scans")
+    data: Path = Field(
+        description="prepared cache, list of caches (.caches), data table (CSV) or folder of scans"
+    )
     out: Path = Field(description="run folder to make")
     dims: Literal[2, 3] = Field(3, description="2 for images and slices, 3 for volumes")
     encoder: str = Field("small", description="encoder: tiny, small, base, genesis, resnet50 or resenc-l")

@@ -216,7 +216,7 @@ class Cache:
             np.int64,
         ).reshape(len(texts), -1)
         known = "class" in (self.entries.dtype.names or ())
-        numbers = self.entries["class"][rows] if known else np.zeros(len(rows), np.intp)
+        numbers = self.entries[rows]["class"] if known else np.zeros(len(rows), np.intp)
         return cast("NDArray[np.int64]", table[numbers])
 
     def shape(self, row: int) -> tuple[int, int, int]:

@@ -137,7 +137,7 @@ class CropDataset:
             best = best[0]
         if best.shape != self.crop:
             best = interpolate(best[None], _zoom(best.shape, self.crop))[0]
-        spacing = self.cache.entries["spacing"][row][3 - self.spatial_dims :].astype(float)
+        spacing = self.cache.entries[row]["spacing"][3 - self.spatial_dims :].astype(float)
         mm = tuple(float(s) * e / n for s, e, n in zip(spacing, edges, self.crop, strict=True))
         return best, mm, label
 
