@@ -8,6 +8,8 @@ from typing import Any
 from monai.networks.blocks.convolutions import Convolution, ResidualUnit
 from torch import Tensor, nn
 
+from medssl.nets.resenc import ResEncEncoder
+from medssl.nets.resnet import ResNetEncoder
 from medssl.nets.unet import GenesisEncoder
 from medssl.protocols import FeatureLevel
 
@@ -16,6 +18,8 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "small": {"channels": (16, 48, 128, 128), "blocks": (1, 2, 2, 1)},
     "base": {"channels": (32, 96, 192, 320), "blocks": (1, 2, 2, 2)},
     "genesis": {"architecture": "genesis"},
+    "resnet50": {"architecture": "resnet"},
+    "resenc-l": {"architecture": "resenc"},
 }
 """Encoders by name. In the residual family the stride-2 stage is thin: it costs most and is not in the
 dense feature."""
@@ -112,12 +116,17 @@ def _stage(spatial_dims: int, before: int, after: int, step: tuple[int, ...], co
     return nn.Sequential(down, *units)
 
 
-AnyEncoder = ResidualEncoder | GenesisEncoder
+AnyEncoder = ResidualEncoder | GenesisEncoder | ResNetEncoder | ResEncEncoder
 """An encoder as weights files describe it. Beside its ``levels`` it has ``stages`` (one module per level,
 from the level before), their receptive radius ``halos``, the prefixes of their parameters ``stage_names``,
 and ``config``, its arguments."""
 
-_ARCHITECTURES: dict[str, type[AnyEncoder]] = {"residual": ResidualEncoder, "genesis": GenesisEncoder}
+_ARCHITECTURES: dict[str, type[AnyEncoder]] = {
+    "residual": ResidualEncoder,
+    "genesis": GenesisEncoder,
+    "resnet": ResNetEncoder,
+    "resenc": ResEncEncoder,
+}
 
 
 def build_encoder(name: str, spatial_dims: int, in_channels: int = 1) -> AnyEncoder:

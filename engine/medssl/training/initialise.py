@@ -7,18 +7,23 @@ from safetensors.torch import load_file
 from torch import nn
 
 from medssl.errors import InputError
+from medssl.nets.transfer import fit_channels, is_first_kernel
 from medssl.store.weights import resolve
 
 
 def initialise(backbone: nn.Module, weights: str) -> str:
     """Copy every tensor of ``weights`` whose name and shape fit, and say what happened.
 
+    A first convolution for another number of image channels is fitted: averaged over its channels and shared
+    out among the new ones, so that equal channels give the same sum.
+
     Args:
         backbone: changed in place.
         weights: registry name, run folder or file.
 
     Returns:
-        One line: how many matched, which were missing or of another shape.
+        One line: how many matched, were missing, were reshaped, or are of another shape and stay as they
+        were.
 
     Raises:
         InputError: no convolution or linear weight matched.
@@ -31,8 +36,11 @@ def initialise(backbone: nn.Module, weights: str) -> str:
         if key.startswith("backbone.")
     }
     wanted = [key for key in state if not key.endswith("num_batches_tracked")]
+    reshaped = [key for key in wanted if key in given and is_first_kernel(given[key], state[key])]
+    given |= {key: fit_channels(given[key], state[key].shape[1]) for key in reshaped}
     matched = [key for key in wanted if key in given and given[key].shape == state[key].shape]
-    reshaped = [key for key in wanted if key in given and given[key].shape != state[key].shape]
+    other = [key for key in wanted if key in given and given[key].shape != state[key].shape]
+    missing = [key for key in wanted if key not in given]
     if not any(state[key].ndim > 1 for key in matched):  # biases alone fit by accident: 2D into 3D
         raise InputError(
             f"--init {weights}: none of its weights fits this model (it holds {record.metadata['encoder']}); "
@@ -41,8 +49,12 @@ def initialise(backbone: nn.Module, weights: str) -> str:
     with torch.no_grad():
         for key in matched:
             state[key].copy_(given[key])
-    missing = len(wanted) - len(matched) - len(reshaped)
     return (
-        f"{weights}: {len(matched)} of {len(wanted)} tensors matched, {missing} missing, "
-        f"{len(reshaped)} of another shape{' (' + reshaped[0] + ')' if reshaped else ''}"
+        f"{weights}: {len(matched)} of {len(wanted)} tensors matched, "
+        f"{len(missing)} missing{_first(missing)}, {len(reshaped)} reshaped{_first(reshaped)}, "
+        f"{len(other)} of another shape{_first(other)}"
     )
+
+
+def _first(keys: list[str]) -> str:
+    return f" ({keys[0]}{', ...' if len(keys) > 1 else ''})" if keys else ""
