@@ -57,6 +57,13 @@ class SwavConfig(RunConfig):
         description="probability that a crop is flipped and turned by quarters; 0 where laterality matters",
     )
     intensity: IntensityConfig = Field(IntensityConfig(), description="intensity augmentation of every view")
+    synthetic: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the samples replaced by generated volumes, a modality of their own whose two "
+        "global crops show different contrasts (ours; the published form is 0)",
+    )
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> Self:

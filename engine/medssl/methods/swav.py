@@ -15,10 +15,11 @@ from medssl.nets.backbone import Backbone
 from medssl.nets.dense import DenseFeatures
 from medssl.protocols import Batch, Encoder, Losses
 from medssl.transforms.correspondence import sample_levels, shared_places, turned
-from medssl.transforms.crops import CropBoxes
+from medssl.transforms.crops import CropBoxes, crop
 from medssl.transforms.energy import EnergyBands
 from medssl.transforms.multicrop import MultiCrop
 from medssl.transforms.random_intensity import RandomIntensity
+from medssl.transforms.synthesis import random_label_maps, render
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class Swav(nn.Module):
         self.backbone = backbone
         self.config = config
         self.dense = DenseFeatures(encoder.levels)
-        self.modalities = modalities
+        self.generated = modalities  # the modality of generated volumes comes after those of the data
+        modalities += config.synthetic > 0
         modes = (modalities, config.crops, config.modality_mode, config.softmax_over)
         self.crops = Clustering(encoder.levels[-1].channels, *modes) if config.crops.weight else None
         modes = (modalities, config.cells, config.modality_mode, config.softmax_over)
@@ -80,14 +82,20 @@ class Swav(nn.Module):
 
     def views(self, batch: Batch, generator: torch.Generator) -> SwavViews:
         """Crops of a batch of source patches (B, C, *S); all randomness from ``generator``."""
-        x = batch.image
-        boxes = self.multicrop.draw(len(x), tuple(x.shape[2:]), generator)
+        first, second, modality = self._sources(batch, generator)
+        boxes = self.multicrop.draw(len(first), tuple(first.shape[2:]), generator)
         boxes = [turned(box, generator, self.config.turn_p) for box in boxes]
-        crops = [self._augmented(view, generator) for view in self.multicrop.apply(x, boxes).images]
+        if second is first:
+            crops = self.multicrop.apply(first, boxes).images
+        else:
+            size, local = self.multicrop.global_size, self.multicrop.local_size
+            crops = [*crop(first, boxes[:1], size), *crop(second, boxes[1:2], size)]
+            crops += crop(first, boxes[2:], local) if len(boxes) > 2 else []
+        crops = [self._augmented(view, generator) for view in crops]
         if self.cells is None:
-            return SwavViews(crops, boxes, batch.modality, None, None)
-        places, seen = shared_places(x, boxes[0], boxes[1], self.config.cells_per_crop, generator)
-        return SwavViews(crops, boxes, batch.modality, places.to(x.device), seen.to(x.device))
+            return SwavViews(crops, boxes, modality, None, None)
+        places, seen = shared_places(first, boxes[0], boxes[1], self.config.cells_per_crop, generator)
+        return SwavViews(crops, boxes, modality, places.to(first.device), seen.to(first.device))
 
     def forward(self, views: SwavViews, step: int) -> Losses:
         """Weighted sum of the pooled and the cell loss, with collapse alarms as metrics."""
@@ -136,7 +144,19 @@ class Swav(nn.Module):
         part = self.cells if self.cells is not None else self.crops
         if part is None or part.mode == "shared":
             return []
-        return [(part.blocks[m].start, part.blocks[m].stop) for m in range(self.modalities)]
+        return [(part.blocks[m].start, part.blocks[m].stop) for m in range(self.generated)]
+
+    def _sources(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """What the first and the second view are cut from, and the modality of each sample."""
+        x, modality = batch.image, batch.modality
+        count = round(self.config.synthetic * len(x))
+        if count == 0:
+            return x, x, modality
+        labels = random_label_maps(count, tuple(x.shape[2:]), generator)
+        rendered = [render(labels, generator).to(x).expand(-1, x.shape[1], *x.shape[2:]) for _ in range(2)]
+        # The last samples give way: samplers draw families in random order.
+        first, second = (torch.cat([x[:-count], image]) for image in rendered)
+        return first, second, torch.cat([modality[:-count], modality.new_full((count,), self.generated)])
 
     def _augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
         x = self.energy.augment(x, generator, self.energy_sd, p=self.energy_p)

@@ -164,8 +164,17 @@ def test_overfits_a_tiny_batch(spatial_dims):
     assert losses.metrics["cells/feature_spread"] > 0.3
 
 
-def test_each_modality_has_a_block_of_prototypes(spatial_dims):
-    assert make(spatial_dims).prototype_blocks() == [(0, 4), (4, 8)]
+def test_generated_volumes_are_a_modality_of_their_own(spatial_dims):
+    method = make(spatial_dims, synthetic=0.5, intensity=CALM)
+    data = batch(spatial_dims)
+    views = drawn(method, data)
+    assert views.modality.tolist() == [0, 1, 2, 2]
+    assert method.prototype_blocks() == [(0, 2), (2, 5)]  # of 8, the rest for what is generated
+    losses = method(views, 0)
+    assert torch.isfinite(losses.total)
+    # real samples are what they were without any generated ones
+    plain = drawn(make(spatial_dims, intensity=CALM), data)
+    assert plain.modality.tolist() == [0, 1, 0, 1]
 
 
 def test_shared_prototypes_have_no_blocks(spatial_dims):
