@@ -44,6 +44,7 @@ COMMANDS = {
         "search": "places that look like a given voxel, best first",
         "prototypes": "prototype map of a scan as a label volume",
         "probe": "few labelled voxels -> whole-volume segmentation, in seconds",
+        "export": "images and masks as NIfTI, NRRD, MHA, DICOM SEG and tables",
         "evaluate": "what an encoder is worth: six protocols with intervals and plots",
         "weights": "list, show and verify registered weights",
     }.items()

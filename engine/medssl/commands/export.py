@@ -1,0 +1,99 @@
+"""Images and masks in the formats of other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medssl.config.export import ExportConfig
+from medssl.data.labelled import whole_numbers
+from medssl.errors import InputError
+from medssl.io import read_volume, write_volume
+from medssl.io.class_table import ClassRow, measure_classes, write_class_table
+from medssl.io.formats import VOLUMES, WRITABLE_PICTURES, image_suffix
+from medssl.jobs.progress import Progress, Steps
+
+if TYPE_CHECKING:
+    from medssl.commands.workspace import Workspace
+    from medssl.volume import Volume
+
+_OF_MASKS = (".dcm", ".csv")
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written.
+
+    Args:
+        files: in the order asked for.
+        classes: what the mask holds; empty for an image without a table or a SEG.
+    """
+
+    files: tuple[Path, ...]
+    classes: tuple[ClassRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "files": [str(file) for file in self.files],
+            "classes": [row.to_json() for row in self.classes],
+        }
+
+    def to_text(self) -> str:
+        """For the terminal."""
+        sizes = [
+            f"{row.value} {row.name}: {row.voxels} voxels"
+            + ("" if row.size is None else f", {row.size:.4g} {row.unit}")
+            for row in self.classes
+        ]
+        return "\n".join([*map(str, self.files), *sizes])
+
+
+def run(config: ExportConfig, workspace: Workspace | None = None) -> Steps[ExportResult]:
+    """Read once, write every format asked for.
+
+    Args:
+        config: input and files to write.
+        workspace: not needed by this command.
+
+    Raises:
+        InputError: an ending that cannot be written, a mask format for an image, or a DICOM SEG without its
+            source; nothing is written then.
+    """
+    for path in config.out:
+        _check_ending(path, config)
+    yield Progress(0, len(config.out), "exporting", message=f"reading {config.input}")
+    volume = read_volume(config.input, config.series)
+    classes: tuple[ClassRow, ...] = ()
+    if any(path.suffix.lower() in _OF_MASKS for path in config.out):
+        volume = volume.with_array(whole_numbers(volume.array, str(config.input)))
+        classes = measure_classes(volume, config.classes)
+    for number, path in enumerate(config.out, start=1):
+        _write(path, volume, classes, config)
+        yield Progress(number, len(config.out), "exporting", message=f"wrote {path}")
+    return ExportResult(config.out, classes)
+
+
+def _check_ending(path: Path, config: ExportConfig) -> None:
+    ending = path.suffix.lower()
+    if ending == ".dcm" and config.source is None:
+        raise InputError(
+            f"--out {path}: a DICOM SEG belongs to a patient and a study; give the series as --source"
+        )
+    if ending not in _OF_MASKS and image_suffix(path) not in (*VOLUMES, *WRITABLE_PICTURES):
+        known = ", ".join((*VOLUMES, *WRITABLE_PICTURES, *_OF_MASKS))
+        raise InputError(f"--out {path}: cannot be written; end the name with one of {known}")
+
+
+def _write(path: Path, volume: Volume, classes: tuple[ClassRow, ...], config: ExportConfig) -> None:
+    if path.suffix.lower() == ".csv":
+        write_class_table(classes, path)
+    elif path.suffix.lower() == ".dcm" and config.source is not None:
+        from medssl.io.dicom_seg import write_segmentation
+
+        names: Mapping[int, str] = {row.value: row.name for row in classes}
+        write_segmentation(volume, names, config.source, path, series=config.source_series)
+    else:
+        write_volume(volume, path)
