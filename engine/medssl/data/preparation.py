@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +15,7 @@ from numpy.typing import NDArray
 from medssl.config.prepare import CacheConfig
 from medssl.data.cache import CacheWriter
 from medssl.data.labelled import read_labelled
+from medssl.data.parallel import read_in_order
 from medssl.data.table import Row
 from medssl.errors import InputError
 from medssl.io import read_volume
@@ -191,34 +186,32 @@ def prepare_cache(
     item_bytes = np.dtype(config.dtype).itemsize
     failures: list[tuple[str, str]] = []
     cropped = done = 0
+    results = read_in_order([row for row, _, _ in todo], partial(prepare_row, config=config), workers)
     try:
-        with _executor(workers, len(todo)) as pool:
-            results = _in_order(pool, [row for row, _, _ in todo], config)
-            for (row, source, version), prepared in zip(todo, results, strict=True):
-                values: NDArray[np.float32] | None = None
-                limit: int | None = None
-                if isinstance(prepared, str):
-                    failures.append((row.origin or str(row.image), prepared))
-                else:
-                    values = prepared.values
-                    if max_mb is not None:
-                        share = (max_mb * 1e6 - writer.nbytes) / (len(todo) - done)
-                        limit = int(share / item_bytes) if share > 0 else values.size
-                        values = crop_to(values, limit)
-                        cropped += values.size < prepared.values.size
-                        if writer.nbytes + values.size * item_bytes > max_mb * 1e6:
-                            failures.append(
-                                (row.origin or str(row.image), f"over the limit of {max_mb:g} MB")
-                            )
-                            values = None
-                if values is not None and not isinstance(prepared, str):
-                    label = prepared.label
-                    if label is not None and limit is not None:
-                        label = crop_to(label, limit)
-                    writer.add(values, _facts(row, source, version, prepared), label)
-                done += 1
-                yield Progress(done, len(todo), "preparing", {"megabytes": writer.nbytes / 1e6}, row.name)
+        for (row, source, version), prepared in zip(todo, results, strict=True):
+            values: NDArray[np.float32] | None = None
+            limit: int | None = None
+            if isinstance(prepared, str):
+                failures.append((row.origin or str(row.image), prepared))
+            else:
+                values = prepared.values
+                if max_mb is not None:
+                    share = (max_mb * 1e6 - writer.nbytes) / (len(todo) - done)
+                    limit = int(share / item_bytes) if share > 0 else values.size
+                    values = crop_to(values, limit)
+                    cropped += values.size < prepared.values.size
+                    if writer.nbytes + values.size * item_bytes > max_mb * 1e6:
+                        failures.append((row.origin or str(row.image), f"over the limit of {max_mb:g} MB"))
+                        values = None
+            if values is not None and not isinstance(prepared, str):
+                label = prepared.label
+                if label is not None and limit is not None:
+                    label = crop_to(label, limit)
+                writer.add(values, _facts(row, source, version, prepared), label)
+            done += 1
+            yield Progress(done, len(todo), "preparing", {"megabytes": writer.nbytes / 1e6}, row.name)
     finally:
+        results.close()
         writer.close()
     if not writer.lines:
         raise InputError(f"{folder}: no scan could be prepared; first reason: {failures[0][1]}")
@@ -258,44 +251,3 @@ def _version(path: Path) -> str:
     stats = [file.stat() for file in files]
     total = sum(stat.st_size for stat in stats)
     return f"{total:015d}-{max((stat.st_mtime_ns for stat in stats), default=0)}"
-
-
-@contextmanager
-def _executor(workers: int, tasks: int) -> Iterator[Executor | None]:
-    count = min(workers or min(4, os.cpu_count() or 1), tasks)
-    if count <= 1:
-        yield None
-        return
-    # spawn: forking a process that runs threads (a viewer, torch) may deadlock
-    with ProcessPoolExecutor(count, get_context("spawn"), initializer=_ignore_interrupts) as pool:
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone decides what it means."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _in_order(pool: Executor | None, rows: list[Row], config: CacheConfig) -> Iterator[Prepared | str]:
-    """Results in the order of ``rows``, with few volumes in memory at a time."""
-    if pool is None:
-        for row in rows:
-            yield prepare_row(row, config)
-        return
-    waiting: deque[Future[Prepared | str]] = deque()
-    ahead = 2 * getattr(pool, "_max_workers", 2)
-    for index in range(len(rows) + ahead):
-        if index < len(rows):
-            waiting.append(pool.submit(prepare_row, rows[index], config))
-        if index >= ahead and waiting:
-            yield _result(waiting.popleft())
-
-
-def _result(future: Future[Prepared | str]) -> Prepared | str:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        return "the reading process died (out of memory?); try --workers 1"
