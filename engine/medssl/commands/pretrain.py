@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
+from medssl.config.hssl import HsslConfig
 from medssl.config.pretrain import PretrainConfig
 from medssl.config.run import RunConfig, explain
 from medssl.errors import InputError
@@ -78,6 +79,7 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     from medssl.training.fabric import build_fabric
     from medssl.training.initialise import initialise
     from medssl.training.loop import fit
+    from medssl.training.optim import build_optimizer
 
     entry, settings = _method(config)
     loop, sampling = config.loop(), config.sampling
@@ -113,9 +115,22 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     backbone = Backbone(build_encoder(config.encoder, config.dims))
     if config.init is not None and config.resume is None:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
+    if isinstance(settings, HsslConfig):
+        settings = settings.for_domains(*dataset.domains())
+        if settings.tasks == settings.groups == 1:
+            said = "only the image level of hssl learns: fill in the columns task and group of the data table"
+            yield Progress(0, loop.steps, "starting", message=f"one task, one group: {said}")
     method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
+    if config.init is not None and config.resume is None and backbone.decoder is not None:
+        yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
     trainable = _mixed(config, _hybrid(config, method, dataset), backbone)
-    result = yield from fit(trainable, loader, loop, fabric=fabric, run=folder, seed=config.seed)
+    rate = getattr(method, "encoder_rate", 1.0)
+    optimizer = None if rate == 1 else build_optimizer(
+        trainable, loop, lambda name: rate if "backbone.encoder." in name else 1.0
+    )  # fmt: skip
+    result = yield from fit(
+        trainable, loader, loop, fabric=fabric, run=folder, seed=config.seed, optimizer=optimizer
+    )
     weights = None
     if result.stopped != "signal":
         yield Progress(result.step, loop.steps, "exporting", message="measuring statistics and projection")
@@ -223,6 +238,7 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path, 
     import torch
 
     from medssl.data.dataset import Loader
+    from medssl.nets.decoder import PyramidDecoder
     from medssl.nets.dense import DenseFeatures
     from medssl.training.calibration import calibrate_norms, calibrate_projection
     from medssl.training.export import export_weights
@@ -255,6 +271,8 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path, 
             "settings": config.digest(),
         },
     }
+    if isinstance(backbone.decoder, PyramidDecoder):
+        metadata["decoder"] = backbone.decoder.config
     if hasattr(trainable, "prototype_blocks"):
         metadata["prototype_blocks"] = dict(
             zip(dataset.modalities, map(list, trainable.prototype_blocks()), strict=False)

@@ -20,7 +20,11 @@ class SegmentationConfig(RunConfig):
         0.8, ge=0, le=1, description="share of patches around a voxel of a class drawn with equal chances"
     )
     decoder_channels: tuple[int, ...] = Field(
-        (12, 24, 48, 64), description="channels of the decoder, full resolution first"
+        (12, 24, 48, 64),
+        description="channels of a new decoder, full resolution first; a pre-trained one brings its own",
+    )
+    pretrained_decoder: bool = Field(
+        True, description="go on with the decoder of the weights, where they hold one (hssl, models-genesis)"
     )
     supervised_levels: int = Field(
         1, ge=1, le=4, description="decoder levels with a loss of their own; 1 is no deep supervision"

@@ -31,6 +31,10 @@ _NUMPY_PADDING: dict[Padding, Literal["constant", "edge", "symmetric"]] = {
 }
 
 
+_MOST_PADDING = 8  # times the largest image along every axis
+_LOOKED_AT = 4096
+
+
 class CropDataset:
     """Random crops of the volumes of a cache.
 
@@ -48,7 +52,7 @@ class CropDataset:
         labels: whether batches carry the masks, as positions in ``cache.label_values``.
 
     Raises:
-        InputError: no volume of the cache fits ``splits`` and ``spatial_dims``.
+        InputError: no volume of the cache fits ``splits`` and ``spatial_dims``, or a crop is larger than any.
     """
 
     TRIES = 4
@@ -80,6 +84,12 @@ class CropDataset:
         if len(self.rows) == 0:
             wanted = " or ".join(split or "(none)" for split in splits)
             raise InputError(f"{cache.folder}: no {spatial_dims}D image of split {wanted} to train on")
+        largest = cache.entries[self.rows[:_LOOKED_AT]]["shape"].max(axis=0)[3 - spatial_dims :].tolist()
+        if all(edge > _MOST_PADDING * size for edge, size in zip(crop, largest, strict=True)):
+            raise InputError(
+                f"{cache.folder}: a crop of {crop[0]} voxels would be nothing but padding, the largest image has "
+                f"{' x '.join(map(str, largest))}; choose a smaller --sampling.crop"
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -101,6 +111,13 @@ class CropDataset:
         """(N,) number of each volume's family."""
         numbers: NDArray[np.uint32] = self.cache.entries[column][self.rows].astype(np.uint32)
         return numbers
+
+    def domains(self) -> tuple[list[str], list[str], list[tuple[int, int]]]:
+        """Names of all tasks, names of all groups, and the pairs of their numbers that occur."""
+        tasks, groups = (self.families(name).astype(np.uint64) for name in ("task", "group"))
+        pairs = np.unique(tasks << np.uint64(32) | groups)
+        found = [(int(pair) >> 32, int(pair) & 0xFFFFFFFF) for pair in pairs]
+        return self.cache.column("task"), self.cache.column("group"), found
 
     def sample(self, index: int, seed: int) -> tuple[NDArray[np.float32], tuple[float, ...]]:
         """One crop: values (*crop) in [0, 1] and spacing in mm.

@@ -39,6 +39,11 @@ METHODS: dict[str, MethodEntry] = {
         "medssl.methods.swav:build",
         "SwAV-medical: online clustering (Ghesu et al. 2022)",
     ),
+    "hssl": MethodEntry(
+        "medssl.config.hssl:HsslConfig",
+        "medssl.methods.hssl:build",
+        "HSSL: hierarchical learning on aggregated domains (Zheng et al. 2021)",
+    ),
     "lvm-med": MethodEntry(
         "medssl.config.lvm_med:LvmMedConfig",
         "medssl.methods.lvm_med:build",

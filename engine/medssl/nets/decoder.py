@@ -81,20 +81,21 @@ class PyramidDecoder(nn.Module):
                 )
             )
 
-    def forward(self, image: Tensor, pyramid: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, image: Tensor, pyramid: Sequence[Tensor], finest: int = 0) -> list[Tensor]:
         """Decoded maps.
 
         Args:
             image: (B, in_channels, *S).
             pyramid: levels of the encoder on it, finest first.
+            finest: the last level that is decoded; those before it are left out, and their time.
 
         Returns:
-            One (B, C_i, *S / stride_i) per decoded level, full resolution first.
+            One (B, C_i, *S / stride_i) per decoded level, ``finest`` (0: full resolution) first.
         """
         x, decoded = pyramid[-1], []
-        for skip, reduce, join in zip(
-            [*pyramid[-2::-1], image], reversed(self.reduce), reversed(self.join), strict=True
-        ):
+        skips = [image, *pyramid[:-1]]
+        for level in range(len(skips) - 1, finest - 1, -1):
+            skip, reduce, join = skips[level], self.reduce[level], self.join[level]
             x = resize(reduce(x), skip.shape[2:])  # reduced first: interpolation and 1x1 commute
             x = join(torch.cat([x, skip], dim=1))
             decoded.append(x)

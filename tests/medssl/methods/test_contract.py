@@ -51,8 +51,19 @@ TINY = {
         learns=False,  # its queue fills with the very images of the batch
     ),
     "byol": Tiny({"views": PAIR, "hidden": 16, "dim": 8}, signal="feature_spread"),
+    "hssl": Tiny(
+        {
+            "stage": "joint",
+            "views": PAIR,
+            "dim": 8,
+            "tasks": 2,
+            "groups": 2,
+            "decoder_channels": [4, 4, 4, 4],
+        },
+        signal="feature_spread",
+    ),
     "lvm-med": Tiny(
-        {"size": 32, "nodes": 4, "neighbours": 2, "dim": 8, "cells": 4, "gamma": 2, "gumbel_scale": 3.0},
+        {"size": 32, "nodes": 4, "neighbours": 3, "dim": 8, "cells": 4, "gamma": 2, "gumbel_scale": 3.0},
         signal="match_accuracy",
         learns=False,  # its loss counts wrong rows under noise
     ),

@@ -108,3 +108,17 @@ def test_the_decoder_is_the_same_in_training_and_at_inference():
     pyramid = net.eval()(x)
     for a, b in zip(decoder.train()(x, pyramid), decoder.eval()(x, pyramid), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_decoding_may_stop_early(spatial_dims):
+    net = encoder(spatial_dims)
+    decoder = PyramidDecoder(spatial_dims, 1, net.levels, (3, 4, 5, 6))
+    x = torch.rand(2, 1, *(16,) * spatial_dims)
+    pyramid = net(x)
+    whole = decoder(x, pyramid)
+    for finest in range(4):
+        part = decoder(x, pyramid, finest=finest)
+        assert [level.shape for level in part] == [level.shape for level in whole[finest:]]
+        for ours, theirs in zip(part, whole[finest:], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
