@@ -42,6 +42,17 @@ class TrainingConfig(RunConfig):
     )
     compile: bool = Field(False, description="torch.compile the trainable: pays on long GPU runs")
     channels_last: bool = Field(False, description="channels-last memory format, faster convolutions")
+    recompute: bool = Field(
+        False,
+        description="activation checkpointing: stages of the encoder are computed again in the backward "
+        "pass; less memory, a third more time",
+    )
+    sync_norms: bool = Field(
+        True, description="with several processes, batch norm over the batch of all of them"
+    )
+    tensorboard: bool = Field(
+        False, description="log the metrics for TensorBoard too, into the folder tensorboard of the run"
+    )
     log_every: int = Field(10, ge=1, description="steps between two logged means of the metrics")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
     keep: int = Field(2, ge=1, description="checkpoints kept, newest first")

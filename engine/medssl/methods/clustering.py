@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from medssl.config.swav import ClusteringConfig
+from medssl.losses.gathering import gather_rows, world_group
 from medssl.losses.prototype_codes import (
     CodeMode,
     SoftmaxOver,
@@ -76,18 +77,21 @@ class Clustering(nn.Module):
         mask = prediction_mask(modality, self.blocks, config.prototypes, self.softmax_over)
         loss = swapped_prediction_loss(scores, config.temperature, codes=codes, softmax_mask=mask)
         if self.training and config.queue_length:
+            owners = gather_rows(modality)
             for v in range(2):
-                self._enqueue(v, embeddings[v].detach(), modality)
+                self._enqueue(v, gather_rows(embeddings[v].detach()), owners)
         metrics = code_statistics(codes[0], loss)
         metrics["feature_spread"] = embeddings[0].detach().std(dim=0).mean() * config.dim**0.5
         return Losses(loss, metrics)
 
     def _codes(self, scores: Tensor, modality: Tensor, view: int, use_queue: bool) -> Tensor:
-        group = dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
+        group = world_group()
         config = self.config
         earlier, owner = None, None
         if use_queue and config.queue_length:
-            rows = [self.queue[view, m, : int(self.queued[view, m])] for m in self.blocks]
+            # The queue is equal in all processes: each brings its share, so that every row counts once.
+            mine = slice(0, None) if group is None else slice(dist.get_rank(), None, dist.get_world_size())
+            rows = [self.queue[view, m, : int(self.queued[view, m])][mine] for m in self.blocks]
             owner = torch.cat(
                 [modality.new_full((len(row),), m) for m, row in zip(self.blocks, rows, strict=True)]
             )

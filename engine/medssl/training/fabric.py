@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def build_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
+def build_fabric(device: str = "auto", precision: str = "32-true", *, partial: bool = False) -> Fabric:
     """A launched Fabric: one process, or as many as torchrun started.
 
     Args:
         device: auto, cpu, cuda or cuda:i; under torchrun each process takes its own GPU.
         precision: 32-true, bf16-mixed or 16-mixed.
+        partial: whether a step may leave out parameters, as a mixture of methods does; costs a little.
 
     Raises:
         InputError: a GPU is asked for and there is none.
@@ -36,11 +37,12 @@ def build_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
         if index >= torch.cuda.device_count():
             raise InputError(f"--device {device}: this machine has {torch.cuda.device_count()} GPU(s)")
         devices = [index]
+    several = "ddp_find_unused_parameters_true" if partial else "ddp"
     fabric = Fabric(
         accelerator="cuda" if use_cuda else "cpu",
         devices=devices,
         num_nodes=max(1, world_size // local),
-        strategy="ddp" if world_size > 1 else "auto",
+        strategy=several if world_size > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
     )
     fabric.launch()

@@ -13,8 +13,10 @@ from torch.optim import Optimizer
 
 from medssl.config.training import TrainingConfig
 from medssl.jobs.progress import Progress, Steps
+from medssl.nets.synced_norm import synchronise_norms
 from medssl.protocols import Batch, Losses
 from medssl.store.runs import Run
+from medssl.training.board import tensorboard
 from medssl.training.checkpoint import Keeper
 from medssl.training.interrupt import Interrupt
 from medssl.training.meter import Meter
@@ -25,6 +27,7 @@ from medssl.training.optim import (
     set_weight_decay,
     weight_decay,
 )
+from medssl.training.recompute import recompute_stages
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -91,6 +94,10 @@ def fit(
     trainable.train()
     if (plan := getattr(trainable, "plan", None)) is not None:
         plan(config.steps)
+    if config.recompute:
+        recompute_stages(cast("nn.Module", cast("nn.Module", trainable.backbone).encoder))
+    if config.sync_norms and fabric.world_size > 1:
+        synchronise_norms(trainable)
     inner = cast("nn.Module", torch.compile(trainable)) if config.compile else trainable
     model, optimizer = fabric.setup(_Step(inner), optimizer or build_optimizer(trainable, config))
     keeper = Keeper(fabric, run, trainable, optimizer, config.keep)
@@ -101,7 +108,8 @@ def fit(
     watched = ("loss",) if config.precision == "16-mixed" or not config.clip else ("loss", "gradient_norm")
     meter = Meter(config.steps, run if fabric.is_global_zero else None, watched)
     stopped = ""
-    with Interrupt() as interrupt:
+    board = run.folder / "tensorboard" if config.tensorboard and run and fabric.is_global_zero else None
+    with Interrupt() as interrupt, tensorboard(board, step) as log:
         try:
             while step < config.steps and not stopped:
                 rate = learning_rate(step, config)
@@ -122,6 +130,7 @@ def fit(
                 metrics: dict[str, float] = {}
                 if save or step % config.log_every == 0 or meter.seconds > _LOG_SECONDS:
                     metrics = meter.take(step, rate)  # refuses a bad loss before anything is saved
+                    log(step, metrics)
                 if save:
                     keeper.save(step)
                 yield Progress(step, config.steps, "training", metrics)
