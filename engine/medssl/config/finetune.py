@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from medssl.config.classification import ClassificationConfig
 from medssl.config.command import CommandConfig
+from medssl.config.detection import DetectionConfig
 from medssl.config.segmentation import SegmentationConfig
 from medssl.config.training import TrainingConfig
 
@@ -17,26 +19,54 @@ BRIEF_RATE = (
     0.25  # of the learning rate: a few strokes must not pull the network away from the probe it starts at
 )
 
+_BATCH = {"detection": 4, "classification": 16}
+"""Patches or images per step where nothing is said; else training.batch_size."""
+
 
 class FinetuneConfig(CommandConfig):
-    """Train encoder and decoder with labels, and keep the linear probe where it is better."""
+    """Train with labels, and keep the linear probe where it is better."""
 
-    task: Literal["segmentation"] = Field(
-        description="what to learn: segmentation", json_schema_extra={"cli": "positional"}
+    task: Literal["segmentation", "detection", "classification"] = Field(
+        description="what to learn: segmentation, detection or classification",
+        json_schema_extra={"cli": "positional"},
     )
-    data: Path = Field(description="data table (CSV) with the columns image and label")
+    data: Path = Field(description="data table (CSV) with the columns image and label, boxes or class")
     out: Path = Field(description="run folder to make")
     init: str = Field(
         "default", description="weights to start from: registry name, run folder, file, or none"
     )
     mode: Literal["probe", "frozen", "full"] = Field(
         "full",
-        description="probe: only a linear classifier; frozen: the encoder learns in the second half of the "
-        "steps (Wolf et al. 2023); full: everything from the start, the encoder slower",
+        description="probe: only a linear map on the frozen encoder; frozen: the encoder learns after a "
+        "share of the steps (Wolf et al. 2023); full: everything from the start, the encoder slower",
+    )
+    frozen_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the steps in which mode frozen leaves the encoder alone; "
+        "Wolf et al. 2023: the first 10 of 70 epochs",
     )
     labels: Literal["dense", "scribbles"] = Field(
         "dense", description="what 0 means in the masks: dense: the background class; scribbles: unlabelled"
     )
+    hybrid: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a self-supervised loss on unlabelled scans beside the supervised one "
+        "(Ghesu et al. 2022); 0: none",
+    )
+    unlabelled: Path | None = Field(
+        None, description="scans for the hybrid objective: prepared cache, data table (CSV) or folder"
+    )
+    hybrid_method: str = Field("swav", description="self-supervised method of the hybrid objective")
+    hybrid_settings: dict[str, Any] = Field(
+        {}, description="settings of that method, see medssl.config.<method>"
+    )
+    hybrid_ramp: float = Field(
+        0.1, ge=0, le=1, description="share of the steps over which the weight grows from 0 to its value"
+    )
+    hybrid_crop: int = Field(64, ge=8, description="edge of the unlabelled crops, voxels")
     classes: dict[int, str] = Field({}, description="names of the mask values, e.g. 1=liver")
     fraction: float = Field(
         1.0, gt=0, le=1, description="share of the training subjects; smaller shares are part of larger ones"
@@ -47,7 +77,10 @@ class FinetuneConfig(CommandConfig):
     )
     steps: int | None = Field(None, ge=1, description="optimiser steps, in place of training.steps")
     batch_size: int | None = Field(
-        None, ge=1, description="patches per step, in place of training.batch_size"
+        None,
+        ge=1,
+        description="patches or images per step; default 4 in detection, 16 in classification, and "
+        "training.batch_size in segmentation",
     )
     evaluate_every: int | None = Field(
         None, ge=1, description="steps between two looks at held-out patches; default 50, brief 10"
@@ -70,6 +103,12 @@ class FinetuneConfig(CommandConfig):
     segmentation: SegmentationConfig = Field(
         SegmentationConfig(), description="patches, decoder, loss, augmentation"
     )
+    detection: DetectionConfig = Field(
+        DetectionConfig(), description="patches, targets, head, loss, suppression"
+    )
+    classification: ClassificationConfig = Field(
+        ClassificationConfig(), description="size of the input, loss, augmentation, intervals"
+    )
     training: TrainingConfig = Field(
         TrainingConfig(steps=1000, batch_size=2, lr=1e-3, warmup=0.05, checkpoint_every=100, keep=3),
         description="the training loop",
@@ -81,11 +120,19 @@ class FinetuneConfig(CommandConfig):
             raise ValueError("mode probe needs weights; init is none")
         return self
 
+    @model_validator(mode="after")
+    def _hybrid_needs_scans(self) -> Self:
+        if (self.hybrid > 0) != (self.unlabelled is not None):
+            raise ValueError("hybrid and unlabelled go together: a weight above 0 and where the scans lie")
+        if self.hybrid > 0 and self.mode == "probe":
+            raise ValueError("mode probe learns no encoder; hybrid needs mode frozen or full")
+        return self
+
     def loop(self) -> TrainingConfig:
         """Training settings with the short options put in."""
         short = {
             "steps": self.steps or (BRIEF_STEPS if self.brief else None),
-            "batch_size": self.batch_size or (1 if self.brief else None),
+            "batch_size": self.batch_size or (1 if self.brief else _BATCH.get(self.task)),
             "lr": self.training.lr * BRIEF_RATE if self.brief else None,
         }
         return self.training.model_copy(

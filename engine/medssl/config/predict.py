@@ -10,11 +10,14 @@ from medssl.config.command import CommandConfig
 
 
 class PredictConfig(CommandConfig):
-    """A scan and a fine-tuned model -> a mask in the scan's own geometry."""
+    """A scan and a fine-tuned model -> a mask, boxes or classes in the scan's own geometry."""
 
     model: str = Field(description="run folder of medssl finetune, or the weights file it exported")
     input: Path = Field(description="scan: image file or DICOM series folder")
-    out: Path = Field(description="mask to write: .nii.gz, .nrrd, .mha, or .png for a 2D image")
+    out: Path = Field(
+        description="mask to write: .nii.gz, .nrrd, .mha, or .png for a 2D image; boxes: .json or .csv; "
+        "classes: .json"
+    )
     series: str | None = Field(None, description="series UID, where the folder holds several")
     overlap: float = Field(0.25, ge=0, lt=1, description="share of a window that the next one sees again")
     window: int | None = Field(

@@ -55,6 +55,29 @@ def split_rows(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row], st
     return train, held, f"{len(chosen)} of {len(subjects)} subjects drawn at random, as there is no val split"
 
 
+def split_scans(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row], str]:
+    """`split_rows` for tasks that hold out scans, never voxels.
+
+    Without val rows at least one subject is held out; where there is only one, it is judged on what it was
+    learned from, and the sentence says so.
+
+    Raises:
+        InputError: nothing to train on.
+    """
+    train, held, said = split_rows(rows, seed)
+    if held:
+        return train, held, said
+    subjects = sorted({row.subject for row in train})
+    if len(subjects) == 1:
+        return train, train, "the training scans themselves, as there is one subject only: no test at all"
+    chosen = subjects[int(np.random.default_rng(seed).integers(len(subjects)))]
+    return (
+        [row for row in train if row.subject != chosen],
+        [row for row in train if row.subject == chosen],
+        f"1 of {len(subjects)} subjects drawn at random, as there is no val split",
+    )
+
+
 def hold_out_voxels(
     label: NDArray[np.int16], seed: int, share: float = 0.25
 ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:

@@ -128,16 +128,29 @@ def to_working_grid(
         scratch: folder for memory-mapped arrays, so that cohorts need not fit into memory; None keeps
             them in memory.
     """
+    image, grid = working_image(volume, spacing_range, scratch)
+    if grid is not volume.geometry:
+        label = _resampled(label, volume.geometry, grid)
+    return LabelledVolume(row, grid, image, label if scratch is None else _mapped(scratch, "label", label))
+
+
+def working_image(
+    volume: Volume, spacing_range: tuple[float, float], scratch: Path | None = None
+) -> tuple[NDArray[np.float16], Geometry]:
+    """The image (1, *S) as the encoder expects it, in [0, 1], and its grid.
+
+    Args:
+        volume: the scan; several channels are averaged.
+        spacing_range: of the encoder, mm.
+        scratch: folder for a memory-mapped array; None keeps it in memory.
+    """
     array = volume.array if len(volume.array) == 1 else volume.array.mean(axis=0, keepdims=True)
     normalizer = Normalizer.fit(array, volume.modality)
     native, grid = volume.geometry, working_geometry(volume.geometry, spacing_range)
     if grid is not native:
         array = interpolate(array, interpolation_matrices(native, grid))
-        label = _resampled(label, native, grid)
     image = normalizer(array).astype(np.float16)
-    if scratch is not None:
-        image, label = _mapped(scratch, "image", image), _mapped(scratch, "label", label)
-    return LabelledVolume(row, grid, image, label)
+    return image if scratch is None else _mapped(scratch, "image", image), grid
 
 
 def _resampled(label: NDArray[np.int16], native: Geometry, grid: Geometry) -> NDArray[np.int16]:

@@ -20,6 +20,10 @@ TASKS = {
     "segmentation": TaskEntry(
         "medssl.config.segmentation:SegmentationConfig", "medssl.tasks.segmentation:SegmentationTask"
     ),
+    "detection": TaskEntry("medssl.config.detection:DetectionConfig", "medssl.tasks.detection:DetectionTask"),
+    "classification": TaskEntry(
+        "medssl.config.classification:ClassificationConfig", "medssl.tasks.classification:ClassificationTask"
+    ),
 }
 
 __all__ = ["TASKS", "TaskEntry"]

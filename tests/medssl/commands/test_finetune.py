@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from medssl.commands import finetune, predict
 from medssl.commands.finetune.judge import Score
-from medssl.commands.finetune.run import _better, _sentence
+from medssl.commands.finetune.segmentation import better, sentence
 from medssl.config.finetune import FinetuneConfig
 from medssl.config.predict import PredictConfig
 from medssl.errors import InputError
@@ -162,11 +162,11 @@ def test_the_probe_stays_unless_it_is_beaten():
 
     for network, use in ((0.6, "network"), (0.5, "probe"), (0.4, "probe")):
         scores = {"probe": score(0.5), "network": score(network)}
-        assert _better(scores) == use
-        assert ("does not beat" in _sentence(scores, use)) == (use == "probe")
-        assert ("the probe stays" in _sentence(scores, use)) == (use == "probe")
-    assert _better({"probe": score(0.0)}) == "probe"
-    assert _better({"network": score(0.0)}) == "network"
+        assert better(scores) == use
+        assert ("does not beat" in sentence(scores, use)) == (use == "probe")
+        assert ("the probe stays" in sentence(scores, use)) == (use == "probe")
+    assert better({"probe": score(0.0)}) == "probe"
+    assert better({"network": score(0.0)}) == "network"
 
 
 def refused(match: str, config: FinetuneConfig) -> None:

@@ -1,5 +1,6 @@
-"""Train encoder and decoder with labels, and keep the linear probe where it is better."""
+"""Train with labels: segmentation, detection, classification."""
 
-from medssl.commands.finetune.run import FinetuneResult, run
+from medssl.commands.finetune.result import FinetuneResult
+from medssl.commands.finetune.run import run
 
 __all__ = ["FinetuneResult", "run"]

@@ -1,0 +1,68 @@
+"""Unlabelled scans beside the labelled ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from medssl.commands.finetune.start import Start
+from medssl.config.prepare import CacheConfig
+from medssl.config.run import explain
+from medssl.errors import InputError
+from medssl.jobs.progress import Progress, Steps
+
+if TYPE_CHECKING:
+    from medssl.data.cache import Cache
+    from medssl.training.loop import Batches
+
+
+def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any, Batches]]:
+    """Task and loader as they are, or joined with the self-supervised method on the unlabelled scans.
+
+    Raises:
+        InputError: unknown method or settings, no readable scan.
+    """
+    config = start.config
+    if config.unlabelled is None:
+        return task, loader
+    from medssl.data.dataset import CropDataset, Loader
+    from medssl.data.sampler import FamilySampler
+    from medssl.methods import METHODS
+    from medssl.tasks.hybrid import HybridTask, PairedLoader
+
+    if config.hybrid_method not in METHODS:
+        raise InputError(f"--hybrid-method {config.hybrid_method}: unknown; choose from {', '.join(METHODS)}")
+    entry = METHODS[config.hybrid_method]
+    try:
+        settings = entry.config_class().model_validate(config.hybrid_settings)
+    except ValidationError as error:
+        raise InputError(f"--hybrid-settings of {config.hybrid_method}: {explain(error)}") from error
+    cache = yield from _cache(start)
+    dims, loop = task.network.encoder.spatial_dims, config.loop()
+    dataset = CropDataset(cache, dims, (config.hybrid_crop,) * dims)
+    sampler = FamilySampler(dataset.families("group"), loop.batch_size, seed=config.seed)
+    method = entry.build(settings, task.backbone, len(dataset.modalities))
+    ramp = round(config.hybrid_ramp * loop.steps)
+    hybrid = HybridTask(task, method, config.hybrid, ramp)  # type: ignore[arg-type]
+    return hybrid, PairedLoader(loader, Loader(dataset, sampler))
+
+
+def _cache(start: Start) -> Steps[Cache]:
+    """The prepared cache; scans that are not prepared yet are brought into the run folder."""
+    from medssl.data.cache import Cache, is_cache
+    from medssl.data.preparation import prepare_cache
+    from medssl.data.table import TRAINING_SPLITS, read_data
+
+    path, folder = start.config.unlabelled, start.folder.folder / "cache"
+    if path is None:
+        raise ValueError("there are no unlabelled scans")
+    if is_cache(path):
+        return Cache.open(path)
+    if not is_cache(folder):
+        low, high = start.spacing_range
+        rows = read_data(path, TRAINING_SPLITS)
+        summary = yield from prepare_cache(rows, folder, CacheConfig(spacing_range=(low, high)))
+        for image, reason in summary.failures:
+            yield Progress(0, None, "preparing", message=f"left out {image}: {reason}")
+    return Cache.open(folder)

@@ -1,0 +1,136 @@
+"""A scan and a fine-tuned model -> a mask, boxes or classes, as the model was trained for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl.commands.predict.segmentation import segment
+from medssl.commands.workspace import Workspace
+from medssl.config.predict import PredictConfig
+from medssl.errors import InputError
+from medssl.io import write_volume
+from medssl.io.tables import detections_to_json, write_boxes, write_json
+from medssl.jobs.progress import Progress, Steps
+from medssl.store.weights import WeightsRecord, resolve
+from medssl.volume import Volume
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """A prediction on disk.
+
+    Args:
+        path: what was written.
+        kind: "network" or "probe": what the model is.
+        voxels: voxels per class name, of a mask.
+        seconds: time from the loaded scan to the written file.
+        task: "segmentation", "detection" or "classification".
+        boxes: boxes per class name, of a detection.
+        probabilities: by class name, of a classification.
+    """
+
+    path: Path
+    kind: str
+    voxels: Mapping[str, int]
+    seconds: float
+    task: str = "segmentation"
+    boxes: Mapping[str, int] = field(default_factory=dict)
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "path": str(self.path)}
+
+    def to_text(self) -> str:
+        """For the terminal."""
+        if self.task == "detection":
+            said = ", ".join(f"{name}: {count} boxes" for name, count in self.boxes.items()) or "no box"
+        elif self.task == "classification":
+            said = ", ".join(f"{name}: {value:.3f}" for name, value in self.probabilities.items())
+        else:
+            said = ", ".join(f"{name}: {count} voxels" for name, count in self.voxels.items())
+        return f"{self.path} ({self.kind}, {self.seconds:.1f} s): {said}"
+
+
+Predict = Callable[[PredictConfig, Volume, WeightsRecord, Workspace], Steps[dict[str, Any]]]
+"""Computes and writes; gives what `PredictResult` reports about it."""
+
+
+def run(config: PredictConfig, workspace: Workspace | None = None) -> Steps[PredictResult]:
+    """Predict on one scan and write the result in its geometry.
+
+    Args:
+        config: model, scan and where to write.
+        workspace: keeps scans, encoders and features warm.
+
+    Raises:
+        InputError: weights without a task, or a file name that does not fit the task.
+    """
+    from medssl.inference.segment import task_of
+
+    warm = workspace or Workspace(config.device)
+    record = resolve(config.model)
+    task = task_of(record)
+    predict, suffixes = _TASKS[str(task.get("name", "segmentation"))]
+    if suffixes and config.out.suffix.lower() not in suffixes:
+        raise InputError(
+            f"--out {config.out}: {task['name']} writes {' or '.join(suffixes)}; choose such a name"
+        )
+    yield Progress(0, None, "reading", message=f"reading {config.input}")
+    volume = warm.volume(config.input, config.series)
+    begin = time.perf_counter()
+    found = yield from predict(config, volume, record, warm)
+    return PredictResult(
+        config.out, str(task["kind"]), found.pop("voxels", {}), time.perf_counter() - begin, **found
+    )
+
+
+def _segmentation(
+    config: PredictConfig, volume: Volume, record: WeightsRecord, warm: Workspace
+) -> Steps[dict[str, Any]]:
+    mask = yield from segment(volume, record, warm, overlap=config.overlap, window=config.window)
+    write_volume(mask, config.out)
+    classes = record.metadata["task"]["classes"]
+    return {"voxels": {str(c["name"]): int(np.count_nonzero(mask.array == c["value"])) for c in classes}}
+
+
+def _detection(
+    config: PredictConfig, volume: Volume, record: WeightsRecord, warm: Workspace
+) -> Steps[dict[str, Any]]:
+    from medssl.inference.detect import detect_steps, load_detector
+
+    detector = load_detector(record, warm.device)
+    boxes = yield from detect_steps(volume, detector, overlap=config.overlap, window=config.window)
+    if config.out.suffix.lower() == ".csv":
+        write_boxes(boxes, config.out, volume.spatial_dims)
+    else:
+        write_json(detections_to_json(boxes, volume.geometry), config.out)
+    counts = {name: sum(box.label == name for box in boxes) for name in detector.names}
+    return {"task": "detection", "boxes": counts}
+
+
+def _classification(
+    config: PredictConfig, volume: Volume, record: WeightsRecord, warm: Workspace
+) -> Steps[dict[str, Any]]:
+    from medssl.inference.classify import classify, load_classifier
+
+    yield Progress(0, 1, "classifying")
+    found = classify(volume, load_classifier(record, warm.device))
+    write_json(
+        {"classes": [{"class": name, "probability": value} for name, value in found.items()]}, config.out
+    )
+    return {"task": "classification", "probabilities": found}
+
+
+_TASKS: dict[str, tuple[Predict, tuple[str, ...]]] = {
+    "segmentation": (_segmentation, ()),
+    "detection": (_detection, (".json", ".csv")),
+    "classification": (_classification, (".json",)),
+}
+"""How each task predicts, and the names of its files; any image format where none is given."""
