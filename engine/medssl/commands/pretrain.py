@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -84,7 +85,7 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     entry, settings = _method(config)
     loop, sampling = config.loop(), config.sampling
     yield Progress(0, loop.steps, "starting", message="loading Lightning Fabric")
-    fabric = build_fabric(config.device, loop.precision)
+    fabric = build_fabric(config.device, loop.precision, partial=config.generated > 0)
     if loop.batch_size % fabric.world_size:
         raise InputError(
             f"--batch-size {loop.batch_size}: take a multiple of the {fabric.world_size} processes"
@@ -135,8 +136,8 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     if result.stopped != "signal":
         yield Progress(result.step, loop.steps, "exporting", message="measuring statistics and projection")
         weights = folder.exported
-        if fabric.is_global_zero:
-            _export(config, method, loader, weights, result.step)
+        # every process measures statistics, for they are those of all; the first one writes
+        _export(config, method, loader, weights if fabric.is_global_zero else None, result.step)
         fabric.barrier()
     return PretrainResult(folder.folder, result.step, result.stopped, result.metrics, weights)
 
@@ -200,6 +201,8 @@ def _run_folder(config: PretrainConfig, settings: RunConfig, device: str, first:
         return run
     if not first:
         return Run(config.out)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and (config.out / "config.yaml").exists():
+        return Run.open(config.out)  # torchrun began anew after a worker died: go on from the checkpoint
     resolved = config.model_copy(
         update={"settings": settings.model_dump(mode="json"), "data": config.data.resolve()}
     )
@@ -234,7 +237,7 @@ def _cache_of(folder: Run) -> Cache:
     return Cache.open(folder.folder / "cache")
 
 
-def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path, step: int) -> None:
+def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path | None, step: int) -> None:
     import torch
 
     from medssl.data.dataset import Loader
@@ -249,6 +252,8 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path, 
     later = loader.batches(config.loop().steps * config.loop().accumulate)
     batches = [batch.to(device) for batch in islice(later, _CALIBRATION_BATCHES)]
     calibrate_norms(trainable, lambda batch: trainable(trainable.views(batch, generator), step), batches)
+    if path is None:
+        return
     backbone = trainable.backbone
     dense = DenseFeatures(backbone.encoder.levels).to(device)
     dataset = loader.dataset
