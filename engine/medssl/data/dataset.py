@@ -87,8 +87,8 @@ class CropDataset:
         largest = cache.entries[self.rows[:_LOOKED_AT]]["shape"].max(axis=0)[3 - spatial_dims :].tolist()
         if all(edge > _MOST_PADDING * size for edge, size in zip(crop, largest, strict=True)):
             raise InputError(
-                f"{cache.folder}: a crop of {crop[0]} voxels would be nothing but padding, the largest image has "
-                f"{' x '.join(map(str, largest))}; choose a smaller --sampling.crop"
+                f"{cache.folder}: a crop of {crop[0]} voxels would be nothing but padding, the largest image "
+                f"has {' x '.join(map(str, largest))}; choose a smaller --sampling.crop"
             )
 
     def __len__(self) -> int:

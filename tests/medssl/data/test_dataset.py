@@ -142,3 +142,12 @@ def test_masks_follow_their_crop(make_cache, spatial_dims: int, zoom: float) -> 
         assert 0.1 < known.float().mean() <= 1
         assert right[known].float().mean() > (0.999 if zoom == 1 else 0.93)
         assert set(batch.label[row].unique().tolist()) <= {-1, 0, 1}
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_crop_of_padding_alone_is_refused(make_cache, spatial_dims: int) -> None:
+    cache = make_cache([(np.full((5, 6, 7), 0.5), {}), (np.full((5, 8, 6), 0.5), {})])
+    CropDataset(cache, spatial_dims, (56,) * spatial_dims)
+    shown = " x ".join(("5", "8", "7")[3 - spatial_dims :])
+    with pytest.raises(InputError, match=f"a crop of 65 voxels .* {shown}; choose a smaller"):
+        CropDataset(cache, spatial_dims, (65,) * spatial_dims)

@@ -148,6 +148,25 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     assert all(torch.isfinite(tensor).all() for tensor in values["model"].values())
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory"), OSError(28, "full")])
+def test_what_ends_a_step_leaves_the_last_checkpoint_and_the_run_goes_on(
+    tmp_path: Path, toy, toy_data, fabric, error: Exception
+) -> None:
+    def once(views, step):
+        if step == 5:
+            raise error
+        return good(views, step)
+
+    trainable = toy()
+    good, trainable.forward = trainable.forward, once
+    run = Run.create(tmp_path / "run", CONFIG)
+    with pytest.raises(type(error)):
+        drain(fit(trainable, toy_data(), CONFIG, fabric=fabric, run=run))
+    assert [path.name for path in run.checkpoints()] == ["step-00000003.pt"]
+    assert [event["step"] for event in run.events()] == [2, 3, 4]
+    assert drain(fit(toy(), toy_data(), CONFIG, fabric=fabric, run=run)).step == 7
+
+
 def test_early_stop_and_events(tmp_path: Path, toy, toy_data, fabric) -> None:
     run = Run.create(tmp_path / "run", CONFIG)
     result = drain(fit(toy(), toy_data(), CONFIG, fabric=fabric, run=run, after_step=lambda step: step == 5))

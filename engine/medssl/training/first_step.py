@@ -1,0 +1,38 @@
+"""Settings that no network can be run with show themselves in the first step."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from medssl.errors import InputError
+from medssl.jobs.progress import Steps
+
+T = TypeVar("T")
+
+
+def blame_settings(steps: Steps[T], settings: str) -> Steps[T]:
+    """Training whose first step, where it fails, says which settings do not fit each other.
+
+    Sizes of crops, views and masks, strides of encoders and lengths of queues meet only in a forward pass.
+    A failure later than the first step is a defect or a lack of memory, and stays what it is.
+
+    Args:
+        steps: from `medssl.training.loop.fit`.
+        settings: what to change, for the message.
+
+    Raises:
+        InputError: the first step failed.
+    """
+    try:
+        first = next(steps)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    except InputError:
+        raise
+    except (ValueError, RuntimeError, IndexError) as error:
+        text = " ".join(str(error).split())
+        if "out of memory" in text or "can't allocate memory" in text:
+            raise
+        raise InputError(f"the first step failed: {text[:300]}; change {settings}") from error
+    yield first
+    return (yield from steps)
