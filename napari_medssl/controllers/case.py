@@ -12,6 +12,7 @@ import numpy as np
 from medssl.errors import InputError
 from medssl.io.axes import orientation_code
 from medssl.volume import Geometry, Volume
+from napari_medssl.controllers.panel import PanelController
 from napari_medssl.controllers.windows import PRESETS, first_limits, preset_limits
 from napari_medssl.session import Session, Source
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _PERPENDICULAR = 0.02  # degrees; less is rounding in the file
 
 
-class CaseController:
+class CaseController(PanelController["CaseWidget"]):
     """Fills the session with the chosen scan and tells the panel what it is.
 
     Args:
@@ -45,10 +46,7 @@ class CaseController:
         volume_of_layer: Callable[[str], tuple[Volume, Source]],
         report: Callable[[Exception], None],
     ) -> None:
-        self._session = session
-        self._widget = widget
-        self._engine = engine
-        self._run = run
+        super().__init__(session, widget, engine, run)
         self._volume_of_layer = volume_of_layer
         self._report = report
         widget.openRequested.connect(self.open)

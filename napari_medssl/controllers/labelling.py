@@ -13,6 +13,7 @@ from medssl.store.edits import Edit
 from medssl.store.labels import LabelStore
 from medssl.store.project import LabelClass, Project
 from medssl.volume import Geometry, Volume
+from napari_medssl.controllers.panel import PanelController
 from napari_medssl.controllers.tally import Tally
 from napari_medssl.session import Session
 
@@ -25,7 +26,7 @@ PROPOSAL = "probe"
 _CELL_MM = 5.0
 
 
-class LabellingController:
+class LabellingController(PanelController["LabellingWidget"]):
     """Owns the label store of the shown volume.
 
     Every stroke is appended to the journal, and on disk, before this returns to the event loop and so
@@ -48,10 +49,7 @@ class LabellingController:
         *,
         report: Callable[[Exception], None],
     ) -> None:
-        self._session = session
-        self._widget = widget
-        self._engine = engine
-        self._run = run
+        super().__init__(session, widget, engine, run)
         self._report = report
         self._store: LabelStore | None = None
         self._tally = Tally()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medssl.volume import Volume
+from napari_medssl.controllers.panel import PanelController
 from napari_medssl.session import Session
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from napari_medssl.workers import Run
 
 
-class PredictionController:
+class PredictionController(PanelController["TrainingWidget"]):
     """Uses the session's run on the session's volume.
 
     Args:
@@ -24,10 +25,7 @@ class PredictionController:
     """
 
     def __init__(self, session: Session, widget: TrainingWidget, engine: Engine, run: Run) -> None:
-        self._session = session
-        self._widget = widget
-        self._engine = engine
-        self._run = run
+        super().__init__(session, widget, engine, run)
         widget.useRequested.connect(self.predict)
         session.events.run.connect(lambda _: self._show())
         session.events.volume.connect(lambda _: self._show())

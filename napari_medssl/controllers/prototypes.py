@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from medssl.volume import Volume
+from napari_medssl.controllers.panel import PanelController
 from napari_medssl.palette import cluster_colour
 from napari_medssl.session import Pick, Session
 from napari_medssl.widgets.rows import ClusterRow
@@ -21,7 +22,7 @@ SOURCES = {
 """What the panel says about a map."""
 
 
-class PrototypesController:
+class PrototypesController(PanelController["PrototypesWidget"]):
     """Keeps the panel and ``session.prototypes`` in step.
 
     Args:
@@ -32,10 +33,7 @@ class PrototypesController:
     """
 
     def __init__(self, session: Session, widget: PrototypesWidget, engine: Engine, run: Run) -> None:
-        self._session = session
-        self._widget = widget
-        self._engine = engine
-        self._run = run
+        super().__init__(session, widget, engine, run)
         widget.requested.connect(self.compute)
         widget.opacityChanged.connect(self._set_opacity)
         widget.soloChanged.connect(self._set_solo)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from medssl.store.project import LabelClass
 from medssl.volume import Volume
+from napari_medssl.controllers.panel import PanelController
 from napari_medssl.session import Hit, Pick, Session
 from napari_medssl.widgets.rows import HitRow
 
@@ -28,7 +29,7 @@ class Query:
     place: Hit
 
 
-class SearchController:
+class SearchController(PanelController["SearchWidget"]):
     """Searches from a picked voxel, in the shown volume or in the open cohort index.
 
     Args:
@@ -48,10 +49,7 @@ class SearchController:
         *,
         open_case: Callable[[str], None],
     ) -> None:
-        self._session = session
-        self._widget = widget
-        self._engine = engine
-        self._run = run
+        super().__init__(session, widget, engine, run)
         self._open_case = open_case
         self._index: Path | None = None
         self._query: Query | None = None

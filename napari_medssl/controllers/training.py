@@ -10,6 +10,7 @@ from medssl.errors import InputError
 from medssl.jobs.process import RunProcess
 from medssl.jobs.progress import Progress
 from medssl.volume import Volume
+from napari_medssl.controllers.panel import PanelController
 from napari_medssl.session import Session
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ NOBODY = (0, 0.0)
 Every = Callable[[float, Callable[[], None]], Callable[[], None]]
 
 
-class TrainingController:
+class TrainingController(PanelController["TrainingWidget"]):
     """Shows one run at a time: the one started here, or the one found at work in the project.
 
     Args:
@@ -49,10 +50,7 @@ class TrainingController:
         report: Callable[[Exception], None],
         start: Callable[[list[str], Path], RunProcess] = RunProcess.start,
     ) -> None:
-        self._session = session
-        self._widget = widget
-        self._engine = engine
-        self._run = run
+        super().__init__(session, widget, engine, run)
         self._every = every
         self._report = report
         self._start_process = start

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
@@ -21,6 +20,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 from superqt.utils import signals_blocked
+
+from napari_medssl.widgets.table import swatch
 
 TOOLS = (("Paint", "paint"), ("Erase", "erase"), ("Fill", "fill"), ("Move", "pan_zoom"))
 _ROW = 24  # pixels; five classes are seen at once, more scroll
@@ -132,9 +133,7 @@ class LabellingWidget(QWidget):
                 return
             self._classes.clear()
             for number, name, colour in classes:
-                swatch = QPixmap(14, 14)
-                swatch.fill(QColor(*colour))
-                item = QListWidgetItem(QIcon(swatch), name)
+                item = QListWidgetItem(swatch(colour), name)
                 item.setData(Qt.ItemDataRole.UserRole, number)
                 item.setFlags(item.flags() | Qt.ItemFlag.ItemIsEditable)
                 self._classes.addItem(item)

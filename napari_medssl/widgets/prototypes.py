@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QFormLayout,
@@ -14,8 +13,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QSpinBox,
-    QTableWidget,
-    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
@@ -23,6 +20,7 @@ from superqt import QLabeledDoubleSlider
 from superqt.utils import signals_blocked
 
 from napari_medssl.widgets.rows import ClusterRow
+from napari_medssl.widgets.table import ReadTable, cell, swatch
 
 _COLUMNS = ("Cluster", "Share", "Volume")
 _HINT = "Compute the map: voxels of one colour look alike to the encoder."
@@ -53,14 +51,8 @@ class PrototypesWidget(QWidget):
         self._pick.setToolTip("Click a cluster in the image to see it alone")
         self._all = QPushButton("Show all")
         self._all.setEnabled(False)
-        self._table = QTableWidget(0, len(_COLUMNS))
-        self._table.setHorizontalHeaderLabels(_COLUMNS)
-        self._table.verticalHeader().hide()
-        self._table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self._table = ReadTable(_COLUMNS, "Click a cluster to see it alone; click it again to see all")
         self._table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self._table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self._table.setShowGrid(False)
-        self._table.setToolTip("Click a cluster to see it alone; click it again to see all")
         self._table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self._hint = QLabel()
         self._hint.setWordWrap(True)
@@ -117,15 +109,12 @@ class PrototypesWidget(QWidget):
         """The clusters of the map, largest first, and a word about them."""
         self._table.setRowCount(len(rows))
         for line, row in enumerate(rows):
-            swatch = QPixmap(14, 14)
-            swatch.fill(QColor(*row.colour))
-            number = QTableWidgetItem(QIcon(swatch), str(row.number))
+            number = cell(str(row.number))
+            number.setIcon(swatch(row.colour))
             number.setData(Qt.ItemDataRole.UserRole, row.number)
-            share = QTableWidgetItem(f"{100 * row.share:.1f} %")
-            size = QTableWidgetItem("-" if row.millilitres is None else f"{row.millilitres:,.0f} ml")
+            share = cell(f"{100 * row.share:.1f} %", is_number=True)
+            size = cell("-" if row.millilitres is None else f"{row.millilitres:,.0f} ml", is_number=True)
             for column, item in enumerate((number, share, size)):
-                if column:
-                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self._table.setItem(line, column, item)
         self._table.setVisible(bool(rows))
         self._hint.setText(note if rows else _HINT)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QComboBox,
     QFileDialog,
     QFormLayout,
@@ -16,8 +14,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QSpinBox,
-    QTableWidget,
-    QTableWidgetItem,
     QVBoxLayout,
     QWidget,
 )
@@ -25,6 +21,7 @@ from superqt import QElidingLabel
 from superqt.utils import signals_blocked
 
 from napari_medssl.widgets.rows import HitRow
+from napari_medssl.widgets.table import ReadTable, cell, swatch
 
 _COLUMNS = ("#", "Score", "Voxel z, y, x", "Case")
 _CASE = 3
@@ -65,13 +62,7 @@ class SearchWidget(QWidget):
         self._open.setToolTip("Folder written by `medssl embed`")
         self._build = QPushButton("Build index…")
         self._build.setToolTip("Embed all scans of a folder into an index of the project (takes a while)")
-        self._table = QTableWidget(0, len(_COLUMNS))
-        self._table.setHorizontalHeaderLabels(_COLUMNS)
-        self._table.verticalHeader().hide()
-        self._table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self._table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self._table.setShowGrid(False)
-        self._table.setToolTip("Click a hit to go there")
+        self._table = ReadTable(_COLUMNS, "Click a hit to go there")
         header = self._table.horizontalHeader()
         for column in range(_CASE):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
@@ -131,7 +122,7 @@ class SearchWidget(QWidget):
 
     def accept(self) -> None:
         """Accept the selected hits, or the first one."""
-        lines = sorted({index.row() for index in self._table.selectedIndexes()})
+        lines = self._table.chosen()
         if self._accept.isEnabled():
             self.accepted.emit(lines or [0], int(self._class.currentData()))
 
@@ -165,10 +156,8 @@ class SearchWidget(QWidget):
             for line, row in enumerate(rows):
                 texts = (str(line + 1), f"{row.score:.3f}", ", ".join(map(str, row.voxel)), row.case)
                 for column, text in enumerate(texts):
-                    item = QTableWidgetItem(text)
+                    item = cell(text, is_number=column < 2)
                     item.setToolTip(f"{row.case}  {row.mm}".strip())
-                    if column < 2:
-                        item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                     self._table.setItem(line, column, item)
             self._table.clearSelection()
         self._table.setColumnHidden(_CASE, not any(row.case for row in rows))
@@ -189,9 +178,7 @@ class SearchWidget(QWidget):
         with signals_blocked(self._class):
             self._class.clear()
             for number, name, colour in classes:
-                swatch = QPixmap(12, 12)
-                swatch.fill(QColor(*colour))
-                self._class.addItem(QIcon(swatch), name, number)
+                self._class.addItem(swatch(colour), name, number)
             self._class.setCurrentIndex(max(0, self._class.findData(current)))
         self._on_enabled()
 
@@ -200,7 +187,7 @@ class SearchWidget(QWidget):
         self._accept.setEnabled(self._is_ready and has_both)
 
     def _on_selection(self) -> None:
-        lines = sorted({index.row() for index in self._table.selectedIndexes()})
+        lines = self._table.chosen()
         if len(lines) == 1:
             self.hitChosen.emit(lines[0])
 
