@@ -66,7 +66,9 @@ class FineTuningCells(RunConfig):
         None, ge=1, description="fine-tuned protocols: held-out subjects that are judged; default all"
     )
     look_every: int = Field(20, ge=1, description="convergence: steps between two looks at held-out subjects")
-    look_subjects: int = Field(6, ge=1, description="convergence: held-out subjects per look")
+    look_subjects: int | None = Field(
+        None, ge=1, description="convergence: held-out subjects per look; default 6, all for classification"
+    )
     families: tuple[Family, ...] = Field(
         FAMILIES, min_length=1, description="robustness: what is done to the held-out scans"
     )

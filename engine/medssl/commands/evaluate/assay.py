@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 from medssl.config.evaluate import EvaluateConfig
+from medssl.data.table import Row
 from medssl.errors import InputError
 from medssl.training.loop import Batches
 
@@ -23,6 +25,7 @@ class Assay(Protocol):
     Attributes:
         name: of the table, without the task.
         metric: name of the score, in [0, 1], higher is better.
+        look_subjects: held-out subjects that suffice to follow training; None for all.
         checksum: sha256 of the table.
         digest: of everything that was read.
         spatial_dims: 2 or 3.
@@ -33,6 +36,7 @@ class Assay(Protocol):
 
     name: str
     metric: str
+    look_subjects: int | None
     checksum: str
     digest: str
     spatial_dims: int
@@ -63,12 +67,16 @@ class Assay(Protocol):
             task: from `task`.
             subjects: judge the first so many only, in an order that does not depend on the model.
             perturb: what is done to every scan before.
+
+        Raises:
+            InputError: these subjects give no score.
         """
         ...
 
 
 ASSAYS = {
     "segmentation": "medssl.commands.evaluate.segmentation:SegmentationAssay",
+    "classification": "medssl.commands.evaluate.classification:ClassificationAssay",
 }
 """Tasks that can be evaluated by fine-tuning."""
 
@@ -93,3 +101,20 @@ def read_assay(
     module, name = ASSAYS[config.task].split(":")
     made: Assay = getattr(import_module(module), name)(config, table, spacing_range, dims, scratch)
     return made
+
+
+def rows_of_task(rows: Sequence[Row], tasks: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """Rows of the wanted values of the column task, by default the one of the first row, and a note."""
+    judged = [row for row in rows if row.split == "val"] or list(rows)
+    wanted = set(tasks) & {row.task for row in rows} or {judged[0].task}
+    others = {row.task for row in rows} - wanted
+    notes = [f"task {', '.join(sorted(wanted))}; not used: {', '.join(sorted(others))}"] if others else []
+    return [row for row in rows if row.task in wanted], notes
+
+
+def some_subjects(rows: Sequence[Row], count: int | None) -> list[Row]:
+    """Rows in an order of subjects that favours none, of the first ``count`` of them."""
+    subjects = sorted({row.subject for row in rows})
+    order = np.random.default_rng(0).permutation(len(subjects))[:count]
+    place = {subjects[number]: position for position, number in enumerate(order)}
+    return sorted((row for row in rows if row.subject in place), key=lambda row: place[row.subject])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medssl.commands.evaluate.assay import Perturb
+from medssl.commands.evaluate.assay import Perturb, rows_of_task, some_subjects
 from medssl.config.evaluate import EvaluateConfig
 from medssl.config.segmentation import SegmentationConfig
 from medssl.data.held_out import nested_fraction, split_rows
@@ -51,6 +51,7 @@ class SegmentationAssay:
     """
 
     metric = "dice"
+    look_subjects = 6
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class SegmentationAssay:
         train, held, how = split_rows(rows, config.seed)
         if not held:
             raise InputError(f"{table}: too few subjects to hold one out; give rows of split val")
-        held = _some_subjects(held, config.test_subjects)
+        held = some_subjects(held, config.test_subjects)
         self.name = table.stem.removeprefix("segmentation_")
         self.checksum = hashlib.sha256(table.read_bytes()).hexdigest()
         self.notes = (*notes, f"judged on {how}", "on the working grid of the encoders")
@@ -142,25 +143,12 @@ class SegmentationAssay:
             if np.isfinite(dice):
                 scores[volume.row.subject].append(dice)
         task.train(was_training)
+        if not scores:
+            raise InputError(
+                f"{self.name}: no held-out mask that is judged holds a class; judge more subjects"
+            )
         means = {subject: float(np.mean(values)) for subject, values in scores.items()}
         return float(np.mean(list(means.values()))), means
-
-
-def rows_of_task(rows: Sequence[Row], tasks: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """Rows of the wanted values of the column task, by default the one of the first row, and a note."""
-    judged = [row for row in rows if row.split == "val"] or list(rows)
-    wanted = set(tasks) & {row.task for row in rows} or {judged[0].task}
-    others = {row.task for row in rows} - wanted
-    notes = [f"task {', '.join(sorted(wanted))}; not used: {', '.join(sorted(others))}"] if others else []
-    return [row for row in rows if row.task in wanted], notes
-
-
-def _some_subjects(rows: Sequence[Row], count: int | None) -> list[Row]:
-    """Rows in an order of subjects that favours none, of the first ``count`` of them."""
-    subjects = sorted({row.subject for row in rows})
-    order = np.random.default_rng(0).permutation(len(subjects))[:count]
-    place = {subjects[number]: position for position, number in enumerate(order)}
-    return sorted((row for row in rows if row.subject in place), key=lambda row: place[row.subject])
 
 
 def _read(row: Row, spacing_range: tuple[float, float], scratch: Path) -> LabelledVolume:

@@ -46,8 +46,8 @@ _DESCRIPTIONS = {
     "label-fraction": "Every encoder is fine-tuned on nested shares of the training subjects (a smaller "
     "share is part of a larger one) with equal budgets, batches and new layers, and judged on the held-out "
     "subjects after the last step. A seed draws the subjects, the batches and all new weights.",
-    "convergence": "Every encoder is fine-tuned on all training subjects and judged on {look_subjects} "
-    "held-out subjects every {look_every} steps. The target is the best score of training from scratch with "
+    "convergence": "Every encoder is fine-tuned on all training subjects and judged on held-out "
+    "subjects every {look_every} steps. The target is the best score of training from scratch with "
     "the same seed; the speed-up is 1 - T_pre / T_scratch, with T the first look that reaches the target.",
     "robustness": "Networks fine-tuned on all training subjects are judged on held-out scans that were "
     "changed in {strengths} grades, the same for every network; the loss is that of the score, as area under "

@@ -184,7 +184,7 @@ class _Watch:
         return is_over
 
     def _look(self, step: int) -> None:
-        score, _ = self._assay.score(self._task, self._settings.look_subjects)
+        score, _ = self._assay.score(self._task, self._settings.look_subjects or self._assay.look_subjects)
         self.looks.append(float(step))
         self.scores.append(score)
 

@@ -91,6 +91,22 @@ def test_every_protocol_compares_weights_with_scratch(
     assert cell.metrics["speed_up"] == 0
 
 
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_classes_of_whole_images_are_judged_by_auc(
+    tables: dict[int, Path], tiny_weights: dict[int, Path], tmp_path: Path, spatial_dims: int
+) -> None:
+    given = {"task": "classification", "families": ("contrast", "scaling"), "fractions": (0.5, 1.0)}
+    table, weights = tables[spatial_dims], tiny_weights[spatial_dims]
+    result = drain(run(config(table, tmp_path, "label-fraction", weights, "none", **given)))
+    for cell in result.results.cells:
+        assert list(cell.metrics) == ["auc@50", "auc@100"]
+        assert set(cell.detail["100 %"]["scores"]) == {"a", "b"}
+    result = drain(run(config(table, tmp_path, "robustness", weights, **given)))
+    (cell,) = result.results.cells
+    assert set(cell.metrics) == {"auc", "loss in contrast", "loss in scaling", "loss"}
+    refused("are of one kind", config(table, tmp_path, "label-fraction", weights, **given, test_subjects=1))
+
+
 def test_runs_with_equal_seeds_are_equal_and_none_alone_has_the_dimensions_of_the_table(
     tables: dict[int, Path], tmp_path: Path
 ) -> None:
@@ -186,7 +202,10 @@ def test_bad_input_is_one_line(
 ) -> None:
     table, weights = tables[2], tiny_weights[2]
     refused("add none", config(table, tmp_path, "convergence", weights))
-    refused("--task sculpture", config(table, tmp_path, "label-fraction", "none", task="sculpture"))
+    refused(
+        "--task sculpture: cannot be evaluated",
+        config(table, tmp_path, "label-fraction", "none", task="sculpture"),
+    )
     refused("2 dimensions, the encoders 3", config(table, tmp_path, "label-fraction", tiny_weights[3]))
     refused("evaluate them apart", config(table, tmp_path, "label-fraction", weights, tiny_weights[3]))
     refused("two are called", config(table, tmp_path, "label-fraction", weights, weights))

@@ -1,0 +1,155 @@
+"""Classification as the fine-tuned protocols see it: whole images, mean AUC on held-out subjects."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from medssl.commands.evaluate.assay import Perturb, rows_of_task, some_subjects
+from medssl.config.classification import ClassificationConfig
+from medssl.config.evaluate import EvaluateConfig
+from medssl.data.classified import ClassLoader, class_names, read_image, targets, to_classified
+from medssl.data.held_out import nested_fraction, split_rows
+from medssl.data.table import read_data
+from medssl.errors import InputError
+from medssl.evaluation.classification_metrics import auc, macro_auc
+from medssl.nets.classification import ClassificationNetwork
+from medssl.nets.encoders import AnyEncoder
+from medssl.tasks.classification import ClassificationTask
+
+_AT_ONCE = {2: 32, 3: 2}
+"""Images per forward pass while judging, by dimensions."""
+
+
+class ClassificationAssay:
+    """See `medssl.commands.evaluate.assay.Assay`; the score is the AUC, averaged over the classes.
+
+    Args:
+        config: settings; ``crop`` is the longest edge of an image.
+        table: data table (CSV) with the columns image and class.
+        spacing_range: of the encoders, mm.
+        dims: what the encoders take; None takes what the table has.
+        scratch: folder for arrays on disk.
+
+    Raises:
+        InputError: too few subjects or classes, mixed dimensions, or a held-out class that no training
+            subject has.
+    """
+
+    metric = "auc"
+    look_subjects = None
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        table: Path,
+        spacing_range: tuple[float, float],
+        dims: int | None,
+        scratch: Path,
+    ) -> None:
+        rows = [row for row in read_data(table) if row.classes]
+        if not rows:
+            raise InputError(f"{table}: no row has a class; classification needs the column class")
+        rows, notes = rows_of_task(rows, config.tasks)
+        train, held, how = split_rows(rows, config.seed)
+        if not held:
+            raise InputError(f"{table}: too few subjects to hold one out; give rows of split val")
+        held = some_subjects(held, config.test_subjects)
+        self.names = class_names(train)
+        unseen = {name for row in held for name in row.classes} - set(self.names)
+        if unseen or len(self.names) < 2:
+            what = f"class {min(unseen)} is in no training subject" if unseen else "there is only one class"
+            raise InputError(f"{table}: {what}; add images of another, or leave the table out")
+        self.name = table.stem.removeprefix("classification_")
+        self.checksum = hashlib.sha256(table.read_bytes()).hexdigest()
+        self.notes = (*notes, f"judged on {how}")
+        self.subjects = len({row.subject for row in train})
+        self.held_subjects = len({row.subject for row in held})
+        self._config = config
+        self._rows = train
+        self.multi_label = any(len(row.classes) > 1 for row in rows)
+        known = targets([*train, *held], self.names, self.multi_label)
+        images = [
+            to_classified(
+                row,
+                read_image(row),
+                target,
+                spacing_range=spacing_range,
+                size=config.crop,
+                scratch=scratch,
+            )
+            for row, target in zip([*train, *held], known, strict=True)
+        ]
+        self.spatial_dims = dims or images[0].image.ndim - 1
+        for image in images:
+            if image.image.ndim - 1 != self.spatial_dims:
+                raise InputError(
+                    f"{image.row.origin}: {image.row.image.name} has {image.image.ndim - 1} dimensions, "
+                    f"the encoders {self.spatial_dims}; give tables and encoders of one kind"
+                )
+        self._train, self._held = images[: len(train)], images[len(train) :]
+        longest = [max(own.image.shape[1 + axis] for own in images) for axis in range(self.spatial_dims)]
+        # a multiple of the coarsest stride of every encoder of the family
+        self._shape = tuple(-(-n // 16) * 16 for n in longest)
+        digest = hashlib.sha256()
+        for image in images:
+            digest.update(np.ascontiguousarray(image.image).data)
+            digest.update(image.target.tobytes())
+        self.digest = digest.hexdigest()
+
+    def task(self, encoder: nn.Module, *, seed: int, is_pretrained: bool) -> ClassificationTask:
+        """Encoder, pooled features, one linear map; cross-entropy."""
+        torch.manual_seed(seed)
+        steps, mode = self._config.steps, self._config.mode
+        return ClassificationTask(
+            ClassificationNetwork(cast("AnyEncoder", encoder), len(self.names)),
+            ClassificationConfig(),
+            multi_label=self.multi_label,
+            frozen_steps=steps // 2 if mode == "frozen" and is_pretrained else 0,
+            freeze_statistics=is_pretrained,
+        )
+
+    def batches(self, fraction: float, seed: int) -> tuple[ClassLoader, int]:
+        """Images of a share of the subjects, each once per epoch."""
+        kept = {id(row) for row in nested_fraction(self._rows, fraction, seed)}
+        images = [image for image in self._train if id(image.row) in kept]
+        loader = ClassLoader(images, self._shape, self._config.batch_size, seed=seed)
+        return loader, len({image.row.subject for image in images})
+
+    def score(
+        self, task: nn.Module, subjects: int | None = None, perturb: Perturb | None = None
+    ) -> tuple[float, Mapping[str, Any]]:
+        """AUC averaged over the classes of which held-out images of both kinds exist, and that of each."""
+        chosen = set(list(dict.fromkeys(image.row.subject for image in self._held))[:subjects])
+        held = [image for image in self._held if image.row.subject in chosen]
+        loader = ClassLoader(held, self._shape, 1)
+        device = next(task.parameters()).device
+        was_training = task.training
+        task.eval()
+        parts = []
+        for low in range(0, len(held), _AT_ONCE[self.spatial_dims]):
+            numbers = range(low, min(low + _AT_ONCE[self.spatial_dims], len(held)))
+            image = loader.pick(numbers).image
+            if perturb is not None:
+                changed = [
+                    perturb(image[i : i + 1], None, held[n].row.name)[0] for i, n in enumerate(numbers)
+                ]
+                image = torch.cat(changed)
+            parts.append(cast("ClassificationTask", task).predict(image.to(device)).float().cpu().numpy())
+        task.train(was_training)
+        found = np.concatenate(parts)
+        known = np.stack([image.target for image in held])
+        score = macro_auc(found, known)
+        if not np.isfinite(score):
+            raise InputError(
+                f"{self.name}: the {len(held)} held-out images that are judged are of one kind; judge more "
+                "subjects"
+            )
+        single = {name: auc(found[:, k], known[:, k]) for k, name in enumerate(self.names)}
+        return score, {name: value for name, value in single.items() if np.isfinite(value)}
