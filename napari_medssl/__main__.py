@@ -56,7 +56,7 @@ def show(project: Path, screenshot: Path | None = None) -> None:
     import napari
     from napari.qt import get_qapp
 
-    from napari_medssl._entry import Plugin
+    from napari_medssl.plugin import Plugin
     from napari_medssl.restored import restore
     from napari_medssl.workers import Workers
 

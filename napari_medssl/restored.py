@@ -17,7 +17,7 @@ from napari_medssl.session import Hit, Source
 
 if TYPE_CHECKING:
     from medssl.volume import Volume
-    from napari_medssl._entry import Plugin
+    from napari_medssl.plugin import Plugin
 
 logger = logging.getLogger(__name__)
 

@@ -12,16 +12,16 @@ pytestmark = pytest.mark.benchmark
 
 
 @pytest.mark.parametrize(
-    ("name", "before"),
+    ("name", "before", "module"),
     [
-        ("plugin entry after import napari", "import napari"),
-        ("plugin entry in an open viewer", "from napari._qt import qt_main_window"),
+        ("plugin entry after import napari", "import napari", "_entry"),
+        ("plugin in an open viewer", "from napari._qt import qt_main_window", "plugin"),
     ],
 )
-def test_plugin_import(figures, name: str, before: str) -> None:
-    """``import napari`` alone loads no Qt; by the time somebody opens the plugin, the viewer has."""
+def test_plugin_import(figures, name: str, before: str, module: str) -> None:
+    """The entry is what the manifest names; the plugin itself comes when its widget is opened."""
     code = (
-        f"import time; {before}; start = time.perf_counter(); import napari_medssl._entry; "
+        f"import time; {before}; start = time.perf_counter(); import napari_medssl.{module}; "
         "print(time.perf_counter() - start)"
     )
     runs = [

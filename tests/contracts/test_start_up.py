@@ -26,7 +26,7 @@ def loaded_after(statement: str) -> set[str]:
         "import medssl.cli",
         "import medssl.commands",
         "import napari_medssl",
-        "import napari_medssl._entry",
+        "import napari_medssl.plugin",
     ],
 )
 def test_import_loads_nothing_heavy(statement: str) -> None:

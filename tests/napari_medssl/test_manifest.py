@@ -40,7 +40,7 @@ def test_readers_and_writers_cover_the_formats(manifest) -> None:
 
 
 def test_preferences_have_defaults(manifest) -> None:
-    from napari_medssl._entry import preferences
+    from napari_medssl.plugin import preferences
 
     values = preferences()
     assert values == {"folder": "~/medssl-project", "encoder": "default", "device": "auto"}

@@ -48,7 +48,7 @@ def demo(tmp_path: Path, volume: Volume) -> Path:
 
 @pytest.mark.gui
 def test_everything_comes_back(demo: Path, make_napari_viewer: Any) -> None:
-    from napari_medssl._entry import Plugin
+    from napari_medssl.plugin import Plugin
     from napari_medssl.restored import restore
     from napari_medssl.workers import Workers
 
