@@ -89,7 +89,7 @@ class GenesisCorruption:
         y = target.clone()
         rows = _rows(p.shuffled, x)
         if len(rows):
-            sources = torch.stack([corruption.shuffle_sources(shape, voxels, self.windows) for _ in rows])
+            sources = corruption.shuffle_sources(shape, voxels, self.windows, batch=len(rows))
             y[rows] = corruption.local_shuffle(y[rows], sources)
         rows = _rows(p.curved, x)
         if len(rows):

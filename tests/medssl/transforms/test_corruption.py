@@ -67,6 +67,17 @@ def test_curves_are_monotone_and_keep_the_ends(generator):
     torch.testing.assert_close(out[:, 0, -1], 1 - down.float())
 
 
+@pytest.mark.parametrize(
+    ("p1", "p2"), [((0, 1), (0, 1)), ((1, 0), (0, 1)), ((1, 1), (1, 0)), ((0, 0), (1, 1)), ((0, 1), (0, 0))]
+)
+def test_steep_curves_are_followed(p1, p2):
+    u = torch.linspace(0, 1, 4097, dtype=torch.float64)
+    x, y = (3 * (1 - u) ** 2 * u * a + 3 * (1 - u) * u**2 * b + u**3 for a, b in zip(p1, p2, strict=True))
+    error = (bezier_intensity(x, p1, p2) - y).abs()
+    assert error.max() < 0.05  # within one step of the table, where the curve is vertical
+    assert error.quantile(0.9) < 1e-4
+
+
 def test_each_sample_has_its_own_curve(image, generator):
     p1, p2 = torch.rand(2, len(image), 2, generator=generator)
     down = torch.tensor([True, False, False, True])
@@ -80,7 +91,7 @@ def test_each_sample_has_its_own_curve(image, generator):
 def test_one_window_is_permuted_and_the_rest_untouched(generator, shape):
     voxels = torch.arange(torch.tensor(shape).prod())
     for _ in range(20):
-        sources = shuffle_sources(shape, generator, windows=1)
+        sources = shuffle_sources(shape, generator, windows=1)[0]
         moved = (sources != voxels).nonzero().squeeze(1)
         assert torch.equal(sources.sort().values, voxels)
         if len(moved):
@@ -91,7 +102,7 @@ def test_one_window_is_permuted_and_the_rest_untouched(generator, shape):
 
 @SHAPES
 def test_voxels_stay_within_a_window(generator, shape):
-    sources = shuffle_sources(shape, generator)
+    sources = shuffle_sources(shape, generator)[0]
     here = torch.stack(torch.unravel_index(torch.arange(len(sources)), shape))
     there = torch.stack(torch.unravel_index(sources, shape))
     reach = (here - there).abs().amax(dim=1)
@@ -101,21 +112,32 @@ def test_voxels_stay_within_a_window(generator, shape):
 
 def test_window_permutations_are_uniform(generator):
     """A 20-voxel line has windows of 1 or 2: a window of 2 swaps half of the time."""
-    swapped = sum(int((shuffle_sources((20,), generator, 1) != torch.arange(20)).any()) for _ in range(2000))
-    assert swapped / 2000 == pytest.approx(0.25, abs=0.04)
+    sources = shuffle_sources((20,), generator, 1, batch=2000)
+    swapped = (sources != torch.arange(20)).any(dim=1)
+    assert swapped.float().mean().item() == pytest.approx(0.25, abs=0.04)
+
+
+def test_samples_of_a_batch_are_shuffled_by_themselves(generator):
+    together = shuffle_sources((30, 40), generator, 50, batch=3)
+    assert together.shape == (3, 1200)
+    assert together.min() >= 0
+    assert together.max() < 1200
+    assert not torch.equal(together[0], together[1])
+    here, there = (torch.stack(torch.unravel_index(v, (30, 40))) for v in (torch.arange(1200), together))
+    assert (here[:, None] - there).abs().flatten(1).amax(dim=1).tolist() == [2, 3]
 
 
 def test_shuffling_of_the_published_size_changes_as_much(generator):
     """64 x 64 x 32 ramp, 10,000 windows: the published code changes 78.9 % and 78.4 % (two seeds)."""
     shape = (64, 64, 32)
-    sources = shuffle_sources(shape, generator)
+    sources = shuffle_sources(shape, generator)[0]
     assert (sources != torch.arange(len(sources))).float().mean().item() == pytest.approx(0.787, abs=0.01)
     assert sources.unique().numel() / len(sources) == pytest.approx(0.786, abs=0.02)
 
 
 def test_constant_image_survives_shuffling(generator):
     flat = torch.full((2, 3, 30, 30), 0.4)
-    sources = torch.stack([shuffle_sources((30, 30), generator) for _ in range(2)])
+    sources = shuffle_sources((30, 30), generator, batch=2)
     assert torch.equal(local_shuffle(flat, sources), flat)
 
 
@@ -164,6 +186,6 @@ def test_box_mask_is_the_union():
 @SHAPES
 def test_small_images_are_possible(generator, shape):
     tiny = (5,) * len(shape)
-    assert shuffle_sources(tiny, generator).shape == (5 ** len(shape),)
+    assert shuffle_sources(tiny, generator).shape == (1, 5 ** len(shape))
     assert box_mask(draw_kept_windows(4, tiny, generator), tiny).any()
     assert (draw_inner_boxes(4, tiny, generator) <= 5).all()
