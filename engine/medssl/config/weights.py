@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -19,7 +20,15 @@ class WeightsConfig(CommandConfig):
     )
     name: str | None = Field(
         None,
-        description="registry name, run folder or file",
+        description="registry name, run folder or file; for import, the checkpoint",
         json_schema_extra={"cli": "positional"},
     )
     format: str | None = Field(None, description=f"format of a public checkpoint: {', '.join(FORMATS)}")
+    out: Path | None = Field(
+        None, description="folder for imported weights; by default one named like the file, beside it"
+    )
+    data: Path | None = Field(
+        None,
+        description="scans (prepared cache, data table or folder) to fit the projection of imported weights "
+        "on; without it they can be fine-tuned, not embedded with",
+    )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from medssl.errors import InputError
 from medssl.inference.load import LoadedEncoder
@@ -24,6 +25,10 @@ from medssl.volume.working_grid import working_geometry
 
 TILE_BYTES = {"cpu": 96 * 2**20, "cuda": 2**30}
 """Largest activation of one tile; about five live at once."""
+
+INSTANCE_NORM_BYTES = 2**29
+"""The same for encoders with instance norm, which measures a tile by itself: 160^3 voxels of 32 channels, the
+patch that the public ones were trained with."""
 
 _CHANNELS_AT_ONCE = 16  # of the result, so that full-size float32 maps stay small
 
@@ -150,7 +155,15 @@ def describe_steps(
         device: moves the encoder there first; None leaves it.
         region: box of working-grid voxels, aligned to the coarsest stride, to embed instead of all.
         with_prototypes: also assign prototypes.
+
+    Raises:
+        InputError: the weights have no projection, or the volume does not fit the encoder.
     """
+    if not encoder.has_projection:
+        raise InputError(
+            f"{encoder.name}: no projection of its {encoder.features.in_channels} channels to the dense "
+            "feature was fitted; import it again with --data SCANS, or fine-tune from it"
+        )
     if device is not None:
         encoder.to(device)
     source = VolumeSource(volume, encoder, region)
@@ -174,6 +187,8 @@ def _level_steps(source: VolumeSource, encoder: LoadedEncoder) -> Steps[list[Ten
     stages, levels = _stages(encoder), encoder.levels
     used = encoder.features.used
     budget = TILE_BYTES["cuda" if encoder.device.type == "cuda" else "cpu"]
+    if any(isinstance(module, _InstanceNorm) for module in encoder.encoder.modules()):
+        budget = max(budget, INSTANCE_NORM_BYTES)
     maps: dict[int, Tensor] = {}
     read: Source = source
     begin, shape = 0, source.shape

@@ -31,6 +31,7 @@ class LoadedEncoder(nn.Module):
         metadata: header of the weights file.
         signature: checksum of the weights; features computed with it carry it.
         name: how the user called the weights.
+        has_projection: whether the dense feature keeps what was fitted; without it there are no features.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class LoadedEncoder(nn.Module):
         metadata: Mapping[str, Any],
         signature: str,
         name: str,
+        has_projection: bool = True,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -52,6 +54,7 @@ class LoadedEncoder(nn.Module):
         self.metadata = metadata
         self.signature = signature
         self.name = name
+        self.has_projection = has_projection
         self.eval().requires_grad_(False)
 
     @property
@@ -138,6 +141,7 @@ def load_record(record: WeightsRecord) -> LoadedEncoder:
         metadata=record.metadata,
         signature=record.sha256,
         name=record.name,
+        has_projection="projection.weight" in tensors or dense.in_channels <= dense.out_channels,
     )
 
 

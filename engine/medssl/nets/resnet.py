@@ -90,9 +90,12 @@ class ResNetEncoder(nn.Module):
     @property
     def stages(self) -> list[nn.Module]:
         """One module per level, each from the level before it."""
-        layers = [self.get_submodule(f"layer{i + 1}") for i in range(len(self.levels))]
         stem = (self.colour, self.conv1, self.bn1, self.relu, self.maxpool)
-        return [nn.Sequential(*stem, layers[0]), *layers[1:]]
+        return [nn.Sequential(*stem, self._layers[0]), *self._layers[1:]]
+
+    @property
+    def _layers(self) -> list[nn.Module]:
+        return [self.get_submodule(f"layer{i + 1}") for i in range(len(self.levels))]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature pyramid.
@@ -103,9 +106,10 @@ class ResNetEncoder(nn.Module):
         Returns:
             One (B, C_i, *S / stride_i) per level, finest first.
         """
+        x = self.maxpool(self.relu(self.bn1(self.conv1(self.colour(x)))))
         pyramid = []
-        for stage in self.stages:
-            x = stage(x)
+        for layer in self._layers:
+            x = layer(x)
             pyramid.append(x)
         return pyramid
 

@@ -66,11 +66,10 @@ class GenesisEncoder(nn.Module):
         Returns:
             (B, 64, *S), (B, 128, *S / 2), (B, 256, *S / 4) and (B, 512, *S / 8).
         """
-        pyramid = []
-        for stage in self.stages:
-            x = stage(x)
-            pyramid.append(x)
-        return pyramid
+        first = self.down_tr64(x)
+        second = self.down_tr128(self.maxpool(first))
+        third = self.down_tr256(self.maxpool(second))
+        return [first, second, third, self.down_tr512(self.maxpool(third))]
 
 
 class GenesisDecoder(nn.Module):

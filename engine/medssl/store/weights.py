@@ -49,7 +49,7 @@ class WeightsRecord:
         path: the safetensors file.
         metadata: header: format, method, encoder, preprocessing, heads, modalities.
         card: text of the model card beside the file, empty where there is none.
-        licence: from the registry, empty for own files.
+        licence: from the registry, or from the header of imported weights; empty for own files.
     """
 
     name: str
@@ -123,7 +123,8 @@ def resolve(name_or_path: str | Path, folder: Path | None = None) -> WeightsReco
     if not path.is_file():
         known = ", ".join(sorted(registry)) or "none"
         raise InputError(f"{text}: no such weights; give a run folder, a file or a name out of: {known}")
-    return WeightsRecord(text, path, read_metadata(path), _card(path))
+    metadata = read_metadata(path)
+    return WeightsRecord(text, path, metadata, _card(path), str(metadata.get("licence", "")))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

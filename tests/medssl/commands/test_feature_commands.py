@@ -293,8 +293,6 @@ def test_weights_are_shown_and_checked(tiny_weights: dict[int, Path]) -> None:
     drain(weights.run(WeightsConfig(action="verify")))
     with pytest.raises(InputError, match="name the weights"):
         drain(weights.run(WeightsConfig(action="show")))
-    with pytest.raises(InputError, match="imports no public checkpoints yet"):
-        drain(weights.run(WeightsConfig(action="import", name="x.pt", format="genesis")))
 
 
 def test_an_image_goes_the_same_road(tmp_path: Path, tiny_weights: dict[int, Path]) -> None:

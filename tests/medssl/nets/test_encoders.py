@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.fx
 
 from medssl.nets.encoders import ENCODERS, ResidualEncoder, build_encoder, restore_encoder
 
@@ -103,3 +104,15 @@ def test_unknown_name_lists_the_known():
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match="equal lengths"):
         ResidualEncoder(3, 1, (4, 8), (1, 1, 1))
+
+
+@pytest.mark.parametrize("architecture", ["genesis", "resnet"])
+def test_stages_in_turn_are_the_forward_pass(architecture, spatial_dims):
+    encoder = restore_encoder({"architecture": architecture, "spatial_dims": spatial_dims, "width": 2}).eval()
+    torch.fx.symbolic_trace(encoder)  # what makes encoders sparse records the forward pass
+    x = torch.rand(1, 1, *(32,) * spatial_dims)
+    with torch.inference_mode():
+        pyramid = encoder(x)
+        for stage, level in zip(encoder.stages, pyramid, strict=True):
+            x = stage(x)
+            assert torch.equal(x, level)
