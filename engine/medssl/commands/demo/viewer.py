@@ -46,13 +46,24 @@ def save_screenshot(project: Path, picture: Path, *, on_display: bool = False) -
 
 
 def open_viewer(project: Path) -> subprocess.Popen[bytes]:
-    """Open the project in the viewer on the user's screen.
+    """Open the project in the viewer on the user's screen; it outlives this process.
+
+    What it says goes to ``viewer.log`` in the project: with the output of this process in its hands, a
+    program that reads that output would wait until the viewer is closed.
 
     Raises:
         InputError: no viewer is installed.
     """
     _needs_viewer()
-    return subprocess.Popen(_viewer(project), env=dict(os.environ), start_new_session=True)
+    with (project / "viewer.log").open("wb") as log:
+        return subprocess.Popen(
+            _viewer(project),
+            env=dict(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def can_open(headless: bool) -> bool:
