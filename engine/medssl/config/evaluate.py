@@ -105,8 +105,8 @@ class EvaluateConfig(CommandConfig, FineTuningCells):
     encoder: tuple[str, ...] = Field(
         ("default",),
         min_length=1,
-        description="weights under test: registry names, run folders or files; the fine-tuned protocols take "
-        "several, and none for no pre-training",
+        description="weights under test: registry names, run folders or files; the fine-tuned protocols also "
+        "take none for no pre-training",
     )
     out: Path = Field(description="folder for results and embeddings")
     seeds: int = Field(5, ge=1, description="repetitions; each draws subjects, voxels and random weights")

@@ -13,7 +13,7 @@ from medssl.commands.evaluate.hits import retrieval
 from medssl.commands.evaluate.kinds import DeepKind, FilterKind, Kind, RawKind
 from medssl.commands.evaluate.random_weights import PROJECTION, RANDOM_PREFIX, random_encoder, random_twin
 from medssl.commands.workspace import Workspace
-from medssl.config.evaluate import EvaluateConfig
+from medssl.config.evaluate import SCRATCH, EvaluateConfig
 from medssl.errors import InputError
 from medssl.evaluation.cells import Cell, CellStore, cache_folder
 from medssl.evaluation.cohort import Cohort, read_cohort
@@ -54,11 +54,8 @@ def measure(config: EvaluateConfig, workspace: Workspace) -> Steps[Results]:
     Raises:
         InputError: tables, weights or settings that cannot be used; each names the way out.
     """
-    if len(config.encoder) > 1:
-        raise InputError(
-            f"--encoder: {config.protocol} compares one encoder with --kinds; give each its own --out"
-        )
-    yield Progress(0, None, "loading", message=f"loading {config.encoder[0]}")
+    names = _named(config.encoder)
+    yield Progress(0, None, "loading", message=f"loading {', '.join(config.encoder)}")
     subjects = 1 if config.protocol == "interactive" else 2
     cohorts = [
         read_cohort(
@@ -70,17 +67,33 @@ def measure(config: EvaluateConfig, workspace: Workspace) -> Steps[Results]:
         )
         for table in config.data
     ]
-    bench = Bench(config, _template(config, workspace, cohorts))
-    total = len(cohorts) * len(config.kinds) * config.seeds
+    benches = {shown: Bench(config, _template(config, name, workspace, cohorts)) for shown, name in names}
+    first = next(iter(benches))
+    rows = [(shown, "weights") for shown in benches if "weights" in config.kinds]
+    rows += [(first, kind) for kind in config.kinds if kind != "weights"]
+    total = len(cohorts) * len(rows) * config.seeds
     cells: list[Cell] = []
     for cohort in cohorts:
-        for kind in config.kinds:
+        for shown, kind in rows:
             for seed in range(config.seed, config.seed + config.seeds):
-                message = f"{cohort.name}, {kind}, seed {seed}"
-                yield Progress(len(cells), total, config.protocol, message=message)
-                cells.append(bench.cell(cohort, kind, seed))
-        bench.forget()
-    return _results(config, cohorts, bench, cells)
+                label = shown if kind == "weights" and len(benches) > 1 else kind
+                yield Progress(
+                    len(cells), total, config.protocol, message=f"{cohort.name}, {label}, seed {seed}"
+                )
+                cells.append(replace(benches[shown].cell(cohort, kind, seed), kind=label))
+        for bench in benches.values():
+            bench.forget()
+    return _results(config, cohorts, list(benches.values()), cells)
+
+
+def _named(encoders: Sequence[str]) -> list[tuple[str, str]]:
+    """Every encoder under a name of its own for the tables."""
+    if SCRATCH in encoders:
+        raise InputError(f"--encoder {SCRATCH}: random weights are the kind random here; leave it out")
+    shown = [Path(name).stem for name in encoders]
+    if len(set(shown)) < len(shown):
+        raise InputError(f"--encoder: two are called {', '.join(shown)}; rename a folder or file")
+    return list(zip(shown, encoders, strict=True))
 
 
 class Bench:
@@ -172,11 +185,12 @@ class Bench:
         }
 
 
-def _template(config: EvaluateConfig, workspace: Workspace, cohorts: Sequence[Cohort]) -> LoadedEncoder:
+def _template(
+    config: EvaluateConfig, name: str, workspace: Workspace, cohorts: Sequence[Cohort]
+) -> LoadedEncoder:
     dims = {case.volume.spatial_dims for cohort in cohorts for case in cohort.cases}
     if len(dims) > 1:
         raise InputError("--data: images and volumes cannot be judged with one encoder; evaluate them apart")
-    name = config.encoder[0]
     if not name.startswith(RANDOM_PREFIX):
         return workspace.encoder(name)
     if "weights" in config.kinds:
@@ -187,7 +201,7 @@ def _template(config: EvaluateConfig, workspace: Workspace, cohorts: Sequence[Co
 
 
 def _results(
-    config: EvaluateConfig, cohorts: Sequence[Cohort], bench: Bench, cells: Sequence[Cell]
+    config: EvaluateConfig, cohorts: Sequence[Cohort], benches: Sequence[Bench], cells: Sequence[Cell]
 ) -> Results:
     return Results(
         protocol=config.protocol,
@@ -196,7 +210,7 @@ def _results(
             name: getattr(config, name)
             for name in ("seed", "seeds", "margin_mm", "max_voxels", *_OF_PROTOCOL[config.protocol])
         },
-        environment=environment(str(bench.encoder.device)),
+        environment=environment(str(benches[0].encoder.device)),
         data={
             cohort.name: {
                 "sha256": cohort.checksum,
@@ -206,5 +220,6 @@ def _results(
             for cohort in cohorts
         },
         description=_DESCRIPTIONS[config.protocol].format(**config.model_dump()),
-        weights={Path(bench.encoder.name).name: bench.encoder.signature},
+        weights={Path(bench.encoder.name).name: bench.encoder.signature for bench in benches},
+        reference="random" if len(benches) > 1 else "",
     )

@@ -125,6 +125,23 @@ def test_random_architecture_that_cannot_be_judged(table: Path, tmp_path: Path, 
         drain(run(config(table, Path(encoder), tmp_path, kinds=kinds)))
 
 
+def test_several_weights_share_a_table_and_its_references(
+    tiny_weights: dict[int, Path], tmp_path: Path
+) -> None:
+    table = write_table(tmp_path / "flat", spatial_dims=2)
+    other = tmp_path / "other.safetensors"
+    shutil.copy(tiny_weights[2], other)
+    both = (str(tiny_weights[2]), str(other))
+    settings = config(table, tiny_weights[2], tmp_path / "out", kinds=("weights", "random"), seeds=1)
+    results = drain(run(settings.model_copy(update={"encoder": both}))).results
+    cells = {cell.kind: cell for cell in results.cells}
+    assert list(cells) == [tiny_weights[2].stem, "other", "random"]
+    assert cells["other"].metrics == cells[tiny_weights[2].stem].metrics, "equal weights"
+    assert [row.kind for row in results.gains()] == [f"{tiny_weights[2].stem} - random", "other - random"]
+    alone = drain(run(settings)).results
+    assert alone.cells[0].metrics == cells["other"].metrics
+
+
 def test_images_are_judged_like_volumes(tiny_weights: dict[int, Path], tmp_path: Path) -> None:
     table = write_table(tmp_path / "flat", spatial_dims=2)
     result = drain(run(config(table, tiny_weights[2], tmp_path / "out", seeds=1)))

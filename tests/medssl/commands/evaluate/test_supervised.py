@@ -210,7 +210,8 @@ def test_bad_input_is_one_line(
     refused("evaluate them apart", config(table, tmp_path, "label-fraction", weights, tiny_weights[3]))
     refused("two are called", config(table, tmp_path, "label-fraction", weights, weights))
     refused("no such size", config(table, tmp_path, "label-fraction", "none", size="huge"))
-    refused("give each its own --out", config(table, tmp_path, "transfer", weights, "none"))
+    refused("are the kind random here", config(table, tmp_path, "transfer", weights, "none"))
+    refused("two are called", config(table, tmp_path, "transfer", weights, weights))
     few = write_balls(tmp_path / "few", train=2, val=0, spatial_dims=2)
     refused("too few subjects", config(few, tmp_path, "label-fraction", "none"))
     with pytest.raises(ValueError, match="above 0 and at most 1"):
