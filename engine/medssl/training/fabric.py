@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import torch
+import torch.distributed as dist
 
 from medssl.errors import InputError
 
@@ -37,6 +38,8 @@ def build_fabric(device: str = "auto", precision: str = "32-true", *, partial: b
         if index >= torch.cuda.device_count():
             raise InputError(f"--device {device}: this machine has {torch.cuda.device_count()} GPU(s)")
         devices = [index]
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+        _join_anew("nccl" if use_cuda else "gloo")
     several = "ddp_find_unused_parameters_true" if partial else "ddp"
     fabric = Fabric(
         accelerator="cuda" if use_cuda else "cpu",
@@ -47,3 +50,14 @@ def build_fabric(device: str = "auto", precision: str = "32-true", *, partial: b
     )
     fabric.launch()
     return fabric
+
+
+def _join_anew(backend: str) -> None:
+    """Make the process group after a restart by torchrun, before Fabric would.
+
+    torchrun keeps one store over all its attempts; the addresses of the processes that died are still in
+    it, and the new ones would try to connect to them. Under a name of its own an attempt finds none.
+    """
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    attempt = dist.PrefixStore(f"attempt-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=attempt, rank=rank, world_size=world_size)
