@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -18,6 +19,8 @@ from medssl.inference.load import load_encoder
 from medssl.io import read_volume, write_volume
 from medssl.jobs.progress import drain
 from medssl.store.runs import Run
+from medssl.training import calibration
+from medssl.training.calibration import calibrate_norms
 from medssl.training.checkpoint import load_checkpoint
 from medssl.volume import Volume
 
@@ -163,3 +166,63 @@ def test_a_killed_or_interrupted_run_goes_on_as_if_nothing_had_been(
     subprocess.run([*command, "--config", str(file)], env=environment, check=True, capture_output=True)
     assert_same(config.out, tmp_path / "whole")
     assert (config.out / "exported" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_torchrun_goes_on_from_the_last_checkpoint_when_a_worker_is_killed(
+    pretrain_config, tmp_path: Path
+) -> None:
+    """The second of two processes is killed, the agent starts both anew, and nothing is lost."""
+    long = {"steps": 24, "batch_size": 4, "checkpoint_every": 4, "log_every": 1}
+    file = tmp_path / "config.yaml"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command = [*agent, "--nproc-per-node", "2", "--max-restarts", "1", "-m", "medssl", "pretrain"]
+    config = pretrain_config(out=tmp_path / "killed", training=long)
+    config.to_yaml(file)
+    process = subprocess.Popen([*command, "--config", str(file)], env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 400
+    while not list((config.out / "checkpoints").glob("*.pt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    psutil.Process(process.pid).children()[1].kill()
+    _, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, errors.decode()[-3000:]
+    steps = [event["step"] for event in Run(config.out).events()]
+    begins = [i for i in range(1, len(steps)) if steps[i] <= steps[i - 1]]
+    assert steps[-1] == 24
+    assert len(begins) <= 1
+    assert 1 not in steps[1:]  # it did not begin at the beginning
+    assert (config.out / "exported" / "model.safetensors").is_file()
+    pretrain_config(out=tmp_path / "whole", training=long, data=config.out / "cache").to_yaml(file)
+    subprocess.run([*command, "--config", str(file)], env=environment, check=True, capture_output=True)
+    assert_same(config.out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("method", ["spark", "mae"])
+def test_norms_of_an_encoder_that_saw_parts_are_measured_on_whole_images(
+    pretrain_config, monkeypatch: pytest.MonkeyPatch, method: str, spatial_dims: int
+) -> None:
+    measured = []
+
+    def calibrate(module: torch.nn.Module, forward: object, batches: object) -> None:
+        measured.append(module)
+        calibrate_norms(module, forward, batches)
+
+    monkeypatch.setattr(calibration, "calibrate_norms", calibrate)
+    settings = {"size": 32, "width": 64, "ratio": 0.5}
+    config = pretrain_config(
+        spatial_dims, method=method, settings=settings, training={"steps": 2, "batch_size": 4, "log_every": 1}
+    )
+    result = drain(pretrain.run(config))
+    assert result.step == 2
+    assert {"explained", "feature_spread", "reconstruction"} <= set(result.metrics)
+    trained, encoder = measured
+    assert trained.backbone.encoder is encoder
+    loaded = load_encoder(config.out)
+    assert loaded.metadata["method"] == method
+    for name, value in loaded.encoder.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, encoder.state_dict()[name])
