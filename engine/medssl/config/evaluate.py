@@ -26,6 +26,11 @@ SCRATCH = "none"
 """The encoder without pre-training."""
 
 
+def shown_name(encoder: str) -> str:
+    """What an encoder of ``--encoder`` is called in the tables: the last part of its path."""
+    return Path(encoder).name.removesuffix(".safetensors")
+
+
 class FineTuningCells(RunConfig):
     """Budget and shape of the cells that fine-tune a network; equal for all encoders of a table."""
 

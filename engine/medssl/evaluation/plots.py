@@ -21,6 +21,8 @@ COLOURS = {
     "scratch": "#999999",
 }
 """Okabe-Ito colours: told apart with every kind of colour vision."""
+_PANELS = 5
+"""Panels side by side, at most."""
 _OTHERS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 
 
@@ -58,7 +60,12 @@ def plot_bars(path: Path, rows: Sequence[Summary], title: str) -> None:
 
 
 def plot_curves(
-    path: Path, curves: Mapping[tuple[str, str], tuple[list[float], ...]], x_title: str, y_title: str
+    path: Path,
+    curves: Mapping[tuple[str, str], tuple[list[float], ...]],
+    x_title: str,
+    y_title: str,
+    *,
+    is_logarithmic: bool = False,
 ) -> None:
     """One panel per table, one line per feature kind with a band of one standard deviation.
 
@@ -67,12 +74,18 @@ def plot_curves(
         curves: (table, kind) -> (x, y, sd of y), see `medssl.evaluation.summary.curves`.
         x_title: of the horizontal axis.
         y_title: of the vertical axis.
+        is_logarithmic: the horizontal axis, with a tick at every x.
     """
     tables = list(dict.fromkeys(data for data, _ in curves))
     colours = colours_of(kind for _, kind in curves)
-    figure = _figure(width=1.0 + 2.8 * len(tables), height=3.4)
-    panels: Any = figure.subplots(1, len(tables), squeeze=False, sharey=True)[0]
-    for axes, table in zip(panels, tables, strict=True):
+    columns = min(len(tables), _PANELS)
+    rows = -(-len(tables) // columns)
+    figure = _figure(width=1.0 + 2.8 * columns, height=0.2 + 3.2 * rows)
+    grid: Any = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    panels = grid.ravel()
+    for spare in panels[len(tables) :]:
+        spare.set_visible(False)
+    for axes, table in zip(panels, tables, strict=False):
         for (data, kind), (x, y, sd) in curves.items():
             if data != table:
                 continue
@@ -81,10 +94,15 @@ def plot_curves(
             low = [a - b for a, b in zip(y, sd, strict=True)]
             high = [a + b for a, b in zip(y, sd, strict=True)]
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            if is_logarithmic:
+                axes.set_xscale("log")
+                axes.set_xticks(x, [f"{value:g}" for value in x])
+                axes.set_xticks([], minor=True)
         axes.set_title(table)
         axes.set_xlabel(x_title)
         axes.set_ylim(0, 1)
-    panels[0].set_ylabel(y_title)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(y_title)
     panels[0].legend(frameon=False)
     figure.savefig(path)
 

@@ -138,15 +138,21 @@ def _plot(results: Results, path: Path) -> None:
     if protocol in _CURVES:
         x, x_title = _CURVES[protocol]
         y = next((name for cell in cells for name in cell.series if name != x), "")
-        plot_curves(path, curves(cells, x, y), x_title, f"mean {_SHORT.get(y, y)}")
+        is_logarithmic = protocol == "label-fraction"
+        plot_curves(
+            path, curves(cells, x, y), x_title, f"mean {_SHORT.get(y, y)}", is_logarithmic=is_logarithmic
+        )
     elif protocol == "robustness":
         families = [name for name in cells[0].series if name != "strength"]
         lines = {
             (f"{data}, {family}", kind): line
+            for data in dict.fromkeys(cell.data for cell in cells)
             for family in families
-            for (data, kind), line in curves(cells, "strength", family).items()
+            for (_, kind), line in curves(
+                [cell for cell in cells if cell.data == data], "strength", family
+            ).items()
         }
-        plot_curves(path, lines, "strength", "score")
+        plot_curves(path, lines, "strength of the change", "score")
     else:
         metric = MAIN_METRICS[protocol]
         plot_bars(path, [row for row in summarise(cells) if row.metric == metric], _TITLES[metric])

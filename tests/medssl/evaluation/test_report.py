@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from medssl.evaluation.cells import Cell
+from medssl.evaluation.plots import colours_of
 from medssl.evaluation.report import Results, as_csv, write_report
 
 
@@ -63,3 +64,48 @@ def test_csv_has_one_line_per_number() -> None:
         "protocol": "transfer", "data": "knees", "kind": "weights", "seed": "0", "subject": "s1",
         "metric": "dice", "round": "", "value": "0.6",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", ["label-fraction", "convergence", "robustness"])
+def test_fine_tuned_protocols_are_compared_with_scratch(tmp_path: Path, protocol: str) -> None:
+    metrics = {
+        "label-fraction": {"dice@5": 0.3, "dice@100": 0.7},
+        "convergence": {"speed_up": 0.5, "best": 0.8, "steps_to_target": 40.0},
+        "robustness": {"dice": 0.8, "loss": 0.1},
+    }[protocol]
+    series = {
+        "label-fraction": {"percent": [5.0, 100.0], "dice": [0.3, 0.7]},
+        "convergence": {"steps": [0.0, 20.0, 40.0], "dice": [0.1, 0.5, 0.6]},
+        "robustness": {"strength": [0.0, 1.0], "gamma": [0.8, 0.7], "rotation": [0.8, 0.6]},
+    }[protocol]
+    cells = [
+        Cell(
+            protocol, data, kind, seed, "", {n: v + (kind == "swav") / 10 for n, v in metrics.items()}, series
+        )
+        for data in ("knees", "hips", "feet")
+        for kind in ("swav", "scratch")
+        for seed in (0, 1)
+    ]
+    data = {"knees": {"sha256": "ab" * 32, "subjects": 4, "notes": []}}
+    results = Results(protocol, cells, {}, {}, data, "A test.", reference="scratch")
+    main = {"label-fraction": ["dice@5", "dice@100"], "convergence": ["speed_up"], "robustness": ["loss"]}
+    gained = results.gains()
+    assert {row.metric for row in gained} == set(main[protocol])
+    assert {row.kind for row in gained} == {"swav - scratch"}
+    assert all(row.mean == pytest.approx(0.1) for row in gained)
+    files = write_report(results, tmp_path)
+    with Image.open(files[3]) as image:
+        # six panels stand in two rows, three in one
+        assert (image.size[1] > 700) == (protocol == "robustness")
+    text = files[2].read_text()
+    if protocol == "convergence":
+        assert "| swav | 40.1 ± 0.0 |" in text, "steps are no percentages"
+    if protocol == "label-fraction":
+        assert "## mean Dice in the other subjects, 5 % of the labels" in text
+
+
+def test_kinds_have_colours_of_their_own() -> None:
+    names = ["default", "swav", "scratch", "weights"]
+    colours = colours_of(names)
+    assert len(set(colours.values())) == 4
+    assert colours["scratch"] == colours_of(["scratch"])["scratch"]

@@ -13,7 +13,7 @@ from medssl.commands.evaluate.hits import retrieval
 from medssl.commands.evaluate.kinds import DeepKind, FilterKind, Kind, RawKind
 from medssl.commands.evaluate.random_weights import PROJECTION, RANDOM_PREFIX, random_encoder, random_twin
 from medssl.commands.workspace import Workspace
-from medssl.config.evaluate import SCRATCH, EvaluateConfig
+from medssl.config.evaluate import SCRATCH, EvaluateConfig, shown_name
 from medssl.errors import InputError
 from medssl.evaluation.cells import Cell, CellStore, cache_folder
 from medssl.evaluation.cohort import Cohort, read_cohort
@@ -90,7 +90,7 @@ def _named(encoders: Sequence[str]) -> list[tuple[str, str]]:
     """Every encoder under a name of its own for the tables."""
     if SCRATCH in encoders:
         raise InputError(f"--encoder {SCRATCH}: random weights are the kind random here; leave it out")
-    shown = [Path(name).stem for name in encoders]
+    shown = [shown_name(name) for name in encoders]
     if len(set(shown)) < len(shown):
         raise InputError(f"--encoder: two are called {', '.join(shown)}; rename a folder or file")
     return list(zip(shown, encoders, strict=True))

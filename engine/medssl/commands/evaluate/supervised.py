@@ -16,7 +16,7 @@ from medssl.commands.evaluate.random_weights import random_encoder, random_twin
 from medssl.commands.evaluate.robust import robustness, search_robustness
 from medssl.commands.evaluate.trial import Start, Trial, TrialStore, train_steps
 from medssl.commands.workspace import Workspace
-from medssl.config.evaluate import SCRATCH, EvaluateConfig
+from medssl.config.evaluate import SCRATCH, EvaluateConfig, shown_name
 from medssl.errors import InputError
 from medssl.evaluation.cells import Cell, CellStore, cache_folder
 from medssl.evaluation.cohort import Cohort, read_cohort
@@ -115,7 +115,7 @@ def read_starts(config: EvaluateConfig, workspace: Workspace) -> list[Start]:
     starts = []
     for name in config.encoder:
         if name != SCRATCH:
-            starts.append(Start(Path(name).stem, loaded[name], loaded[name].signature))
+            starts.append(Start(shown_name(name), loaded[name], loaded[name].signature))
         elif loaded:
             starts.append(Start("scratch", next(iter(loaded.values())), ""))
         else:
