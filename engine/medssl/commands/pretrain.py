@@ -118,9 +118,9 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
     if isinstance(settings, HsslConfig):
         settings = settings.for_domains(*dataset.domains())
-        if settings.tasks == settings.groups == 1:
-            said = "only the image level of hssl learns: fill in the columns task and group of the data table"
-            yield Progress(0, loop.steps, "starting", message=f"one task, one group: {said}")
+        if alike := settings.levels_without_choice():
+            said = f"every scan has the same {alike}, which teaches nothing; fill it in in the data table"
+            yield Progress(0, loop.steps, "starting", message=said)
     method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
     if config.init is not None and config.resume is None and backbone.decoder is not None:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))

@@ -87,7 +87,7 @@ class HsslConfig(RunConfig):
         """
         group_of: dict[int, int] = {}
         for task, group in pairs:
-            if group_of.setdefault(task, group) != group:
+            if group_of.setdefault(task, group) != group and tasks[task]:  # "" is no task
                 both = f"{groups[group_of[task]]!r} and {groups[group]!r}"
                 raise InputError(
                     f"task {tasks[task]!r} is in the groups {both}; a task has one group in the data table"
@@ -99,3 +99,8 @@ class HsslConfig(RunConfig):
                 "group_of": tuple(group_of.get(task, 0) for task in range(len(tasks))),
             }
         )
+
+    def levels_without_choice(self) -> str:
+        """Levels with a weight and one class only, in words; "" where there is none."""
+        counts = {"task": (self.tasks, self.task_weight), "group": (self.groups, self.group_weight)}
+        return " and ".join(name for name, (count, weight) in counts.items() if count == 1 and weight)

@@ -155,6 +155,11 @@ def test_domains_come_from_the_data_and_a_task_has_one_group():
     assert (config.tasks, config.groups, config.group_of) == (3, 2, (1, 0, 0))
     with pytest.raises(InputError, match="task 'b' is in the groups 'x' and 'y'"):
         HsslConfig().for_domains(["a", "b"], ["x", "y"], [(0, 0), (1, 0), (1, 1)])
+    unnamed = HsslConfig().for_domains([""], ["x", "y"], [(0, 0), (0, 1)])
+    assert (unnamed.tasks, unnamed.groups) == (1, 2)
+    assert unnamed.levels_without_choice() == "task"
+    assert HsslConfig(task_weight=0, groups=1, tasks=1).levels_without_choice() == "group"
+    assert config.levels_without_choice() == ""
 
 
 @pytest.mark.parametrize(
