@@ -13,6 +13,7 @@ overwritten, and a torn last line is dropped.
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -198,7 +199,7 @@ class Cache:
         """The texts behind one of `NAMES`, in the order of their numbers."""
         return self.names[name]
 
-    @property
+    @cached_property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes of volumes, sorted; what the columns of `class_targets` stand for."""
         return tuple(sorted({part for text in self.names["class"] for part in text.split(";") if part}))
@@ -210,14 +211,16 @@ class Cache:
 
     def class_targets(self, rows: NDArray[np.integer]) -> NDArray[np.int64]:
         """(N, K) for volumes (N,): 1 for each of its classes, 0 for the others, -1 where it has none."""
-        texts = self.names["class"]
-        table = np.array(
-            [[int(name in text.split(";")) if text else -1 for name in self.classes] for text in texts],
-            np.int64,
-        ).reshape(len(texts), -1)
         known = "class" in (self.entries.dtype.names or ())
         numbers = self.entries[rows]["class"] if known else np.zeros(len(rows), np.intp)
-        return cast("NDArray[np.int64]", table[numbers])
+        return cast("NDArray[np.int64]", self._class_table[numbers])
+
+    @cached_property
+    def _class_table(self) -> NDArray[np.int64]:
+        """(texts, K) what `class_targets` says for each text of the column class."""
+        texts = [text.split(";") if text else None for text in self.names["class"]]
+        rows = [[-1 if text is None else int(name in text) for name in self.classes] for text in texts]
+        return np.array(rows, np.int64).reshape(len(texts), -1)
 
     def shape(self, row: int) -> tuple[int, int, int]:
         """Voxels per axis of one volume; an image has one slice."""
