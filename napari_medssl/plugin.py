@@ -13,6 +13,7 @@ from napari_medssl.controllers.prediction import PredictionController
 from napari_medssl.controllers.prototypes import PrototypesController
 from napari_medssl.controllers.search import SearchController
 from napari_medssl.controllers.training import TrainingController
+from napari_medssl.edges import EdgeLetters
 from napari_medssl.engine import Engine
 from napari_medssl.orders import FIRST_SETTINGS, MORE_SETTINGS, training_defaults
 from napari_medssl.scene import Scene
@@ -62,6 +63,7 @@ class Plugin:
         self.widget = widget or MainWidget(training_panel())
         self.widget.plugin = self  # the widget keeps the controllers alive: signals hold them weakly
         self.scene = Scene(viewer, self.session)
+        self.edges = EdgeLetters(viewer, self.session)
         session, run = self.session, self.workers.run
         widget, training = self.widget, self.widget.training
         self.case = CaseController(
@@ -91,6 +93,7 @@ class Plugin:
             event.disconnect(self._on_layers)
         self.training.close()
         self.scene.close()
+        self.edges.close()
         self.labelling.close()
         self.workers.close()
 

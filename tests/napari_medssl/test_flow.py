@@ -37,8 +37,8 @@ def scan(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 
 def make_plugin(make_viewer: Any, project: Path, weights: Path, show: bool = False) -> Any:
-    from napari_medssl.plugin import Plugin
     from napari_medssl.engine import Engine
+    from napari_medssl.plugin import Plugin
     from napari_medssl.workers import Workers
 
     viewer = make_viewer(show=show)
