@@ -252,6 +252,9 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path |
     later = loader.batches(config.loop().steps * config.loop().accumulate)
     batches = [batch.to(device) for batch in islice(later, _CALIBRATION_BATCHES)]
     calibrate_norms(trainable, lambda batch: trainable(trainable.views(batch, generator), step), batches)
+    if getattr(trainable, "sees_parts", False):
+        encoder = trainable.backbone.encoder  # whoever loads it shows it whole images
+        calibrate_norms(encoder, lambda batch: encoder(batch.image), batches)
     if path is None:
         return
     backbone = trainable.backbone

@@ -36,6 +36,8 @@ class Spark(nn.Module):
     arXiv:2410.23132.
     """
 
+    sees_parts = True
+
     def __init__(self, backbone: Backbone, config: SparkConfig) -> None:
         super().__init__()
         encoder = cast("Encoder", backbone.encoder)

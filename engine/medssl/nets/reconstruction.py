@@ -14,7 +14,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from medssl.nets.backbone import Backbone
 from medssl.nets.decoder import PyramidDecoder
-from medssl.nets.sparse_layers import VisibleCells, batch_norm, group_norm
+from medssl.nets.sparse_layers import VisibleCells
+from medssl.nets.sparse_norms import batch_norm, group_norm
 from medssl.protocols import Encoder, FeatureLevel
 
 
@@ -198,7 +199,8 @@ def _projection(spatial_dims: int, before: int, after: int, coarsest: bool) -> n
 
 def _path(strides: Sequence[tuple[int, ...]]) -> list[tuple[int | None, tuple[int, ...]]]:
     """From the coarsest stride to 1: which level joins, and the factor (1 or 2 per axis) that follows it."""
-    current, path = strides[-1], []
+    current = strides[-1]
+    path: list[tuple[int | None, tuple[int, ...]]] = []
     while True:
         skip = strides.index(current) if current in strides else None
         if max(current) == 1:

@@ -13,7 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from medssl.nets import sparse_layers as layers
+from medssl.nets import sparse_norms as norms
 from medssl.nets.decoder import VoxelNorm
+from medssl.nets.resnet import GreyToColour
 
 Kind = Literal["map", "last", "plain"]
 """What a value is: a map (B, C, *S), a map with channels last (B, *S, C), or anything without cells."""
@@ -24,15 +26,15 @@ _GLOBAL = {
     pooling._AdaptiveMaxPoolNd: layers.global_maximum,
 }
 _NORMS: dict[type[nn.Module], Callable[..., Any]] = {
-    _BatchNorm: layers.batch_norm,
-    _InstanceNorm: layers.group_norm,
-    nn.GroupNorm: layers.group_norm,
+    _BatchNorm: norms.batch_norm,
+    _InstanceNorm: norms.group_norm,
+    nn.GroupNorm: norms.group_norm,
 }
 _KEEP_ZERO = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Hardswish, nn.Tanh, nn.Softsign, nn.Identity, dropout._DropoutNd, DropPath,
 )  # fmt: skip
-_PER_POSITION = (VoxelNorm, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
+_PER_POSITION = (VoxelNorm, GreyToColour, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
 _PER_POSITION_LAST = (nn.Linear, nn.LayerNorm)
 _FUNCTIONS_KEEP_ZERO = {
     "relu", "relu_", "leaky_relu", "elu", "gelu", "silu", "mish", "hardswish", "tanh", "neg", "contiguous",
@@ -85,7 +87,7 @@ class _Tracer(fx.Tracer):
     """Records layers whose sparse form is known as they are, and looks into all others."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = isinstance(m, (DropPath, VoxelNorm))
+        known = isinstance(m, (DropPath, VoxelNorm, GreyToColour))
         return known or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
@@ -147,7 +149,8 @@ class _Rewriter:
                 raise self._unknown(node, "normalises over space")
             self._follow(node, layers.hide_last)
         elif kind == "map" and isinstance(layer, _WINDOWS):
-            self._follow(node, layers.hide_)
+            if not self._feeds_norms_only(node):  # they look at seen cells alone: one pass saved
+                self._follow(node, layers.hide_)
         elif isinstance(layer, _PER_POSITION):
             self._follow(node, layers.hide if kind == "map" else layers.hide_last)
         elif kind == "map" and (norm := _find(_NORMS, layer)) is not None:
@@ -161,6 +164,13 @@ class _Rewriter:
             self._kinds[self._exchange(node, pool, (node.args[0], self._cells))] = "plain"
         else:
             raise self._unknown(node, type(layer).__name__)
+
+    def _feeds_norms_only(self, node: fx.Node) -> bool:
+        users = [
+            self._encoder.get_submodule(str(user.target)) if user.op == "call_module" else None
+            for user in node.users
+        ]
+        return all(user is not None and _find(_NORMS, user) is not None for user in users)
 
     def _replace_function(self, node: fx.Node, kind: Kind) -> None:
         name = node.target if isinstance(node.target, str) else node.target.__name__

@@ -7,7 +7,8 @@ from torch import nn
 from medssl.nets.backbone import Backbone
 from medssl.nets.encoders import ResidualEncoder
 from medssl.nets.reconstruction import Densify, LightReconstruction, build_reconstruction
-from medssl.nets.sparse_layers import VisibleCells, batch_norm, hide
+from medssl.nets.sparse_layers import VisibleCells, hide
+from medssl.nets.sparse_norms import batch_norm
 from medssl.protocols import FeatureLevel
 
 

@@ -9,10 +9,13 @@ from monai.networks.layers.factories import Conv, Norm, Pool
 from monai.networks.nets.resnet import ResNet
 from torch import nn
 
-from medssl.nets import sparse_layers
+from medssl.nets import sparse_layers, sparse_norms
 from medssl.nets.decoder import VoxelNorm
 from medssl.nets.encoders import ResidualEncoder
+from medssl.nets.resenc import ResEncEncoder
+from medssl.nets.resnet import ResNetEncoder
 from medssl.nets.sparse import sparsify
+from medssl.nets.unet import GenesisEncoder
 from medssl.transforms.masking import draw_visible
 
 SIDE, CELL = 32, 16
@@ -102,7 +105,28 @@ def residual(n: int) -> ResidualEncoder:
     return ResidualEncoder(n, 1, (4, 6, 6, 8), (1, 1, 1, 1))
 
 
-NETS = {"residual": residual, "bottleneck": Pyramid, "mixed": Mixed, "convnext": Next, "pooled": Pooled}
+def colour(n: int) -> ResNetEncoder:
+    return ResNetEncoder(n, 1, (1, 1), 2, mean=(0.5, 0.4), std=(0.2, 0.3))
+
+
+def genesis(n: int) -> GenesisEncoder:
+    return GenesisEncoder(n, width=2)
+
+
+def resenc(n: int) -> ResEncEncoder:
+    return ResEncEncoder(n, 1, (4, 4, 6), (1, 2, 1))
+
+
+NETS = {
+    "residual": residual,
+    "bottleneck": Pyramid,
+    "mixed": Mixed,
+    "convnext": Next,
+    "pooled": Pooled,
+    "colour": colour,
+    "genesis": genesis,
+    "resenc": resenc,
+}
 
 
 @pytest.fixture(params=[2, 3])
@@ -146,7 +170,7 @@ def test_hidden_voxels_change_no_bit(net, spatial_dims, training):
 
 def test_hidden_cells_are_zero(net, spatial_dims):
     x, visible = masked_image(spatial_dims)
-    layers = (sparse_layers.hide, sparse_layers.hide_, sparse_layers.batch_norm, sparse_layers.group_norm)
+    layers = (sparse_layers.hide, sparse_layers.hide_, sparse_norms.batch_norm, sparse_norms.group_norm)
     count = 0
 
     class Watch(torch.fx.Interpreter):
@@ -193,7 +217,7 @@ def test_static_graph_for_any_mask(name, spatial_dims):
     # one recording serves all masks, so nothing in it depends on where or how many cells are seen
     net = NETS[name](spatial_dims)
     x, visible = masked_image(spatial_dims)
-    sparse = sparsify(net).eval()
+    sparse = sparsify(net)
     graphs = []
 
     def count(graph, inputs):
