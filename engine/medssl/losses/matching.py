@@ -189,7 +189,7 @@ def _ipfp(problem: Problem, starts: int, shortcut: bool) -> Tensor:
     rest = torch.arange(len(best))
     if shortcut:
         rest = rest[~problem.is_settled(best)]
-    for part in rest.split(max(1, _TABLES // problem.nodes**4)):
+    for part in torch.split(rest, max(1, _TABLES // problem.nodes**4)):
         some = problem.part(part)
         best[part] = Search.of(some.vertex, some.edge, some.s, some.t).run(best[part], starts)
     return best

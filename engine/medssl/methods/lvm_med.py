@@ -149,12 +149,14 @@ class LvmMed(nn.Module):
                 kept = draws.argsort(dim=1)[:, : self.config.cells, None]
                 values = values.gather(1, kept.expand(-1, -1, values.shape[2]))
                 where = where.gather(1, kept.expand(-1, -1, where.shape[2]))
-            cells.append(values.mT.unflatten(0, (-1, views.nodes)))  # (G, N, C, P)
-            places.append(where.unflatten(0, (-1, views.nodes)))  # (G, N, P, n)
-        affinity = local_affinity(*cells, *places, gamma=self.config.gamma)
+            count, channels = values.shape[1:]
+            cells.append(values.mT.reshape(-1, views.nodes, channels, count))  # (G, N, C, P)
+            places.append(where.reshape(-1, views.nodes, count, where.shape[-1]))  # (G, N, P, n)
+        gamma = self.config.gamma
+        affinity = local_affinity(cells[0], cells[1], places[0], places[1], gamma)
         if not self.config.both_directions:
             return affinity
-        return affinity + local_affinity(*cells[::-1], *places[::-1], gamma=self.config.gamma).mT
+        return affinity + local_affinity(cells[1], cells[0], places[1], places[0], gamma).mT
 
     def _metrics(self, vertex: Tensor, matching: Tensor, z: Tensor, views: LvmMedViews) -> dict[str, Tensor]:
         nodes, device = views.nodes, vertex.device
@@ -188,7 +190,7 @@ def spread(index: Tensor, nodes: int, generator: torch.Generator) -> Tensor:
     Returns:
         (G N,) positions in the batch, graph after graph, on the device of ``index``.
     """
-    volumes, owner = index.unique(return_inverse=True)
+    volumes, owner = torch.unique(index, return_inverse=True)
     rank = uniform(generator, (len(volumes),)).argsort().argsort().to(index.device)
     dealt = rank[owner].argsort(stable=True)  # samples of one volume follow each other
     graphs = len(index) // nodes

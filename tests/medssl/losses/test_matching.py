@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 import torch
 from torch import Tensor
 
 from medssl.losses.graph_matching import edge_affinity
-from medssl.losses.matching import qap_objective, solve_qap
+from medssl.losses.matching import first_order_suffices, qap_objective, solve_qap
 
 CHAIN = torch.tensor([[0, 1, 2], [1, 2, 3]])
+CHAIN_AND_LOOP = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 3]])
 
 
 def knn(z: Tensor, k: int) -> Tensor:
@@ -114,3 +117,74 @@ def test_bad_input_is_refused():
         solve_qap(torch.zeros(1, 4, 4), torch.zeros(1, 3, 2), CHAIN, CHAIN)
     with pytest.raises(ValueError, match="ipfp"):
         solve_qap(torch.zeros(1, 9, 9), torch.zeros(1, 3, 3), CHAIN, CHAIN, "brute")
+
+
+def pushed(count: int, nodes: int, k: int, lam: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The perturbed problems of the backward pass: the identity is made better by 2 lam per node."""
+    vertex, edge, es, et = instances(count, 1.0, nodes, k)
+    return vertex - lam * (1 - 2 * torch.eye(nodes)), edge, es, et
+
+
+@pytest.mark.parametrize("lam", [2.0, 5.0, 10.0, 20.0])
+def test_a_permutation_that_is_claimed_to_be_the_best_is(lam):
+    problem = pushed(200, 5, 2, lam)
+    first = solve_qap(*problem, "lap")
+    claimed = first_order_suffices(*problem, first)
+    if lam >= 10:
+        assert claimed.float().mean() > 0.5
+    assert torch.equal(solve_qap(*problem, "brute")[claimed], first[claimed])
+    other = first.roll(1, dims=1)  # every node elsewhere: the objective is worse
+    assert not first_order_suffices(*problem, other).any()
+
+
+def test_the_claim_is_made_for_all_problems_of_the_published_backward_pass():
+    """16 nodes of 5 neighbours, noise 1, lam 80; and the search then finds the same."""
+    problem = pushed(100, 16, 5, 80.0)
+    identity = torch.arange(16).expand(100, 16)
+    assert first_order_suffices(*problem, identity).float().mean() >= 0.95
+    assert torch.equal(solve_qap(*problem, starts=1), identity)
+    assert torch.equal(solve_qap(*problem, shortcut=True), identity)
+
+
+def test_the_shortcut_is_not_taken_where_edges_decide():
+    problem = instances(40, 0.1)
+    plain, short = (solve_qap(*problem, shortcut=shortcut) for shortcut in (False, True))
+    assert torch.equal(plain, short)
+    assert not first_order_suffices(*problem, solve_qap(*problem, "lap")).any()
+
+
+def test_nothing_is_claimed_where_an_edge_occurs_twice():
+    vertex, twice = 100 * torch.eye(4)[None], torch.tensor([[0, 0, 1], [1, 1, 2]])
+    identity = torch.arange(4)[None]
+    assert first_order_suffices(vertex, torch.ones(1, 3, 3), CHAIN, CHAIN, identity).all()
+    assert not first_order_suffices(vertex, torch.ones(1, 3, 3), CHAIN, twice, identity).any()
+
+
+@pytest.mark.parametrize(
+    "edges", [[[0, 0, 1, 2], [1, 1, 2, 0]], [[0, 1, 1, 3], [0, 1, 2, 3]]], ids=["repeated", "loops"]
+)
+def test_repeated_edges_add_up_and_loops_count_as_vertices(edges):
+    generator = torch.Generator().manual_seed(0)
+    index = torch.tensor(edges)
+    problem = torch.randn(30, 4, 4, generator=generator), torch.randn(30, 4, 4, generator=generator)
+    best, found = (
+        qap_objective(
+            *problem, index, CHAIN_AND_LOOP, solve_qap(*problem, index, CHAIN_AND_LOOP, m, starts=6)
+        )
+        for m in ("brute", "ipfp")
+    )
+    torch.testing.assert_close(found, best)
+    by_hand = torch.stack([by_definition(*(x[g] for x in problem), index, CHAIN_AND_LOOP) for g in range(30)])
+    torch.testing.assert_close(best, by_hand.double())
+
+
+def by_definition(vertex: Tensor, edge: Tensor, es: Tensor, et: Tensor) -> Tensor:
+    """The best value over all permutations, edge by edge."""
+    best = -torch.inf
+    for p in permutations(range(len(vertex))):
+        value = sum(vertex[i, a] for i, a in enumerate(p))
+        for e, (i, j) in enumerate(es.T.tolist()):
+            for f, (a, b) in enumerate(et.T.tolist()):
+                value = value + edge[e, f] * ((p[i], p[j]) == (a, b))
+        best = max(best, float(value))
+    return torch.tensor(best)
