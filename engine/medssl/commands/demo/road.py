@@ -23,11 +23,12 @@ from medssl.commands.probe import ProbeResult
 from medssl.commands.workspace import Workspace
 from medssl.config.demo import DemoConfig
 from medssl.config.embed import EmbedConfig
-from medssl.config.finetune import FinetuneConfig
+from medssl.config.finetune import BRIEF_STEPS, FinetuneConfig
 from medssl.config.predict import PredictConfig
 from medssl.config.probe import ProbeConfig
 from medssl.config.prototypes import PrototypesConfig
 from medssl.config.search import SearchConfig
+from medssl.config.segmentation import SegmentationConfig
 from medssl.errors import InputError
 from medssl.evaluation.metrics import Overlap
 from medssl.io import read_volume, write_volume
@@ -38,6 +39,10 @@ from medssl.store.project import Project
 
 T = TypeVar("T")
 MARKER = "demo.json"
+DECODER = (6, 16, 32, 48)
+"""Channels of the decoder that is fine-tuned: a CPU spends most of a step on the finest ones."""
+LOOKS = 2
+"""Looks at held-out patches during fine-tuning, after the one at its start."""
 STEPS = ("read", "embed", "prototypes", "search", "scribble", "probe", "fine-tune", "segment", "view")
 
 
@@ -164,6 +169,8 @@ def run(config: DemoConfig, workspace: Workspace | None = None) -> Steps[DemoRes
         classes=dict(enumerate(case.names, start=1)),
         brief=True,
         steps=config.steps,
+        evaluate_every=max(1, (config.steps or BRIEF_STEPS) // LOOKS),
+        segmentation=SegmentationConfig(decoder_channels=DECODER),
         **common,
     )
     tuned = yield from clock.step("fine-tune", finetune.run(tuning, workspace), lambda r: r.message)
