@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from medssl.errors import InputError
 
@@ -58,6 +59,7 @@ def _join_anew(backend: str) -> None:
     torchrun keeps one store over all its attempts; the addresses of the processes that died are still in
     it, and the new ones would try to connect to them. Under a name of its own an attempt finds none.
     """
-    store, rank, world_size = next(dist.rendezvous("env://"))
-    attempt = dist.PrefixStore(f"attempt-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    store, rank, world_size = next(rendezvous("env://"))
+    name = f"attempt-{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+    attempt = dist.PrefixStore(name, store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=attempt, rank=rank, world_size=world_size)

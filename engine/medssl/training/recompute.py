@@ -53,7 +53,7 @@ def _recompute(stage: nn.Module) -> None:
             return forward(*inputs)
         return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
 
-    stage.forward = recomputing  # type: ignore[method-assign]
+    stage.forward = recomputing
 
 
 @contextmanager
