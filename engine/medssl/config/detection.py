@@ -35,7 +35,7 @@ class DetectionConfig(RunConfig):
         4.0, gt=0, description="a box belongs to the level where its mean edge is nearest to as many cells"
     )
     blur: float = Field(
-        0.6,
+        0.9,
         gt=0,
         description="least standard deviation of the Gaussian around a centre, cells; a third of half the "
         "box's edge where that is more (TTFNet, section 3.2: 0.54 of it)",

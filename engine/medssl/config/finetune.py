@@ -47,6 +47,13 @@ class FinetuneConfig(CommandConfig):
         description="share of the steps in which mode frozen leaves the encoder alone; "
         "Wolf et al. 2023: the first 10 of 70 epochs",
     )
+    thaw_share: float = Field(
+        1 / 70,
+        ge=0,
+        le=1,
+        description="share of the steps in which the encoder's rate doubles after the frozen phase, from a "
+        "tenth (Wolf et al. 2023: one of 70 epochs)",
+    )
     labels: Literal["dense", "scribbles"] = Field(
         "dense", description="what 0 means in the masks: dense: the background class; scribbles: unlabelled"
     )

@@ -109,7 +109,7 @@ def test_frozen_steps_leave_the_encoder_and_train_the_head():
     views = model.views(BoxPatchLoader([blocks(2)], (32, 32), 2).batch(0), torch.Generator().manual_seed(0))
     model(views, 0).total.backward()
     assert all(p.grad is None for p in model.network.encoder.parameters())
-    assert all(p.grad is not None for p in model.network.detection["head"].parameters())
+    assert all(p.grad is not None for p in model.network.detection["heads"].parameters())
     model(views, 1).total.backward()
     assert all(p.grad is not None for p in model.network.encoder.parameters())
 
@@ -124,5 +124,5 @@ def test_a_patch_without_boxes_teaches_silence():
     assert float(losses.metrics["box"]) == 0
     assert torch.isfinite(losses.total)
     losses.total.backward()
-    grad = model.network.detection["head"].score.bias.grad
+    grad = model.network.detection["heads"][0].score.bias.grad
     assert (grad > 0).all(), "scores go down"

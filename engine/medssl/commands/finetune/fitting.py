@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from medssl.nets.encoders import AnyEncoder
     from medssl.training.early_stop import EarlyStop
     from medssl.training.loop import Batches, FitResult
+    from medssl.training.thaw import Thaw
 
 
 def new_encoder(start: Start, spatial_dims: int) -> AnyEncoder:
@@ -69,8 +70,22 @@ def fit_task(
     )
     if config.resume is None:
         early.judge(0)  # the probe it starts from may be the best there is
+    thaw = _thaw(start, task, optimizer)
+
+    def after_step(step: int) -> bool:
+        if thaw is not None:
+            thaw(step)
+        return early(step)
+
     steps = fit(
-        task, loader, loop, fabric=fabric, run=folder, seed=config.seed, optimizer=optimizer, after_step=early
+        task,
+        loader,
+        loop,
+        fabric=fabric,
+        run=folder,
+        seed=config.seed,
+        optimizer=optimizer,
+        after_step=after_step,
     )
     fitted = yield from _with_scores(steps, early, folder, figure)
     if fitted.stopped != "signal":
@@ -86,14 +101,25 @@ def _optimizer(start: Start, task: Any) -> Optimizer:
     from medssl.training.optim import build_optimizer
 
     config = start.config
+    # just below 1, so that the encoder keeps groups of its own
     scales = {} if start.loaded is None else layer_scale(
-        task.network.encoder.stage_names, config.encoder_rate, config.layer_decay
+        task.network.encoder.stage_names, min(config.encoder_rate, 1 - 1e-6), config.layer_decay
     )  # fmt: skip
     return build_optimizer(
         task,
         config.loop(),
         lambda name: next((s for prefix, s in scales.items() if _own(name).startswith(prefix)), 1.0),
     )
+
+
+def _thaw(start: Start, task: Any, optimizer: Optimizer) -> Thaw | None:
+    """What lets a frozen encoder learn again; None where it is never frozen, or always."""
+    from medssl.training.thaw import Thaw
+
+    if not start.frozen_steps or start.config.mode == "probe":
+        return None
+    every = max(1.0, start.config.thaw_share * start.config.loop().steps)
+    return Thaw(optimizer, task.network.encoder.parameters(), begin=start.frozen_steps, every=every)
 
 
 def _own(name: str) -> str:

@@ -1,0 +1,58 @@
+"""Bringing a frozen encoder back into training, gently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class Thaw:
+    """Learning rate of an encoder after its frozen phase: a tenth at first, then doubling up to its own.
+
+    Wolf et al., "Self-supervised pre-training with contrastive and masked autoencoder methods for dealing
+    with small datasets", 2023: frozen for 10 of 70 epochs, then a tenth of the rate, doubled every epoch.
+
+    Args:
+        optimizer: whose groups have ``lr_scale``; a group holds parameters of the encoder alone or none.
+        parameters: of the encoder.
+        begin: steps during which it was frozen.
+        every: steps in which the rate doubles.
+        first: share of the rate after ``begin`` steps.
+
+    Raises:
+        ValueError: a group mixes parameters of the encoder with others.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        parameters: Iterable[Tensor],
+        *,
+        begin: int,
+        every: float,
+        first: float = 0.1,
+    ) -> None:
+        own = {id(parameter) for parameter in parameters}
+        self._groups = []
+        for group in optimizer.param_groups:
+            inside = [id(parameter) in own for parameter in group["params"]]
+            if any(inside) and not all(inside):
+                raise ValueError("a group of the optimiser mixes parameters of the encoder with others")
+            if any(inside):
+                self._groups.append((group, group.get("lr_scale", 1.0)))
+        self._begin = begin
+        self._every = every
+        self._first = first
+        self(0)
+
+    def share(self, step: int) -> float:
+        """Share of its own rate that the encoder learns with after ``step`` finished steps."""
+        since = max(0, step - self._begin)
+        return min(1.0, self._first * 2 ** min(since / self._every, 60))
+
+    def __call__(self, step: int) -> None:
+        """Set the scale of the encoder's groups for the step that comes."""
+        for group, scale in self._groups:
+            group["lr_scale"] = scale * self.share(step)
