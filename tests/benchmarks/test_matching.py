@@ -116,7 +116,7 @@ class OneGraph:
 
 
 class OneDenseGraph(OneGraph):
-    """The same with one product with the dense table of pairs of cells: at 16 nodes the faster contraction."""
+    """The same with one product with the dense table of pairs of cells: the faster one at 16 nodes."""
 
     def pull(self, v: Array) -> Array:
         return self.table @ v
