@@ -132,7 +132,8 @@ def box_array(boxes: Sequence[Box], spatial_dims: int) -> NDArray[np.float32]:
 def to_grid(boxes: NDArray[np.float32], source: Geometry, target: Geometry) -> NDArray[np.float32]:
     """Boxes (N, 2 n) from one grid to another that fills the same space."""
     ratio = np.asarray(target.shape) / np.asarray(source.shape)
-    return (boxes * np.concatenate([ratio, ratio])).astype(np.float32)
+    moved: NDArray[np.float32] = (boxes * np.concatenate([ratio, ratio])).astype(np.float32)
+    return moved
 
 
 def box_working_grid(

@@ -162,4 +162,5 @@ class ClassLoader:
         )
 
     def _order(self, epoch: int) -> list[int]:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.images)).tolist()
+        order: list[int] = np.random.default_rng([self.seed, epoch]).permutation(len(self.images)).tolist()
+        return order

@@ -84,7 +84,7 @@ class ClassificationNetwork(nn.Module):
         missing = [-size % step for size, step in zip(x.shape[2:], self.multiple, strict=True)]
         if any(missing):
             x = F.pad(x, [side for size in reversed(missing) for side in (0, size)])
-        return self.backbone(x)
+        return cast("list[Tensor]", self.backbone(x))
 
     def pooled(self, x: Tensor) -> Tensor:
         """(B, C, *S) -> the pooled feature (B, D)."""

@@ -167,7 +167,10 @@ class DetectionNetwork(nn.Module):
             maps = list(self.detection["pyramid"]({str(i): level for i, level in enumerate(maps)}).values())
         heads = cast("nn.ModuleList", self.detection["heads"])
         found = [head(level) for head, level in zip(heads, maps, strict=False)]
-        return [DenseBoxes(*pair, stride) for pair, stride in zip(found, self.strides, strict=True)]
+        return [
+            DenseBoxes(logits, edges, stride)
+            for (logits, edges), stride in zip(found, self.strides, strict=True)
+        ]
 
     def forward(self, x: Tensor) -> list[DenseBoxes]:
         """(B, C, *S) -> scores and boxes per level, S of any size: padded with zeros inside."""
