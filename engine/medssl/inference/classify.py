@@ -16,7 +16,6 @@ from medssl.inference.segment import task_of
 from medssl.nets.classification import ClassificationNetwork
 from medssl.nets.encoders import restore_encoder
 from medssl.store.weights import WeightsRecord
-from medssl.tasks.classification import ClassificationTask
 from medssl.volume import Volume
 from medssl.volume.working_grid import SPACING_RANGE
 
@@ -95,10 +94,8 @@ def classify(volume: Volume, classifier: Classifier) -> dict[str, float]:
         )
     image, _ = fit_image(volume, classifier.spacing_range, classifier.size)
     x = torch.from_numpy(centred(image, classifier.shape))[None]
-    task = ClassificationTask(
-        classifier.network, ClassificationConfig(intensity=False), multi_label=classifier.multi_label
-    )
-    device = next(classifier.network.parameters()).device
-    values: NDArray[np.float32] = task.predict(x.to(device))[0].float().cpu().numpy()
+    with torch.no_grad():
+        logits = classifier.network(x.to(next(classifier.network.parameters()).device))[0].float().cpu()
+    values: NDArray[np.float32] = (logits.sigmoid() if classifier.multi_label else logits.softmax(0)).numpy()
     order = np.argsort(-values, kind="stable")
     return {classifier.names[index]: round(float(values[index]), 6) for index in order}
