@@ -88,7 +88,10 @@ class VolumeSource:
         box = region or tuple((0, n) for n in self.grid.shape)
         self._start = tuple(low for low, _ in box)
         self.valid = tuple(min(high, n) - low for (low, high), n in zip(box, self.grid.shape, strict=True))
-        self.shape = tuple(-(-n // s) * s for n, s in zip(self.valid, stride, strict=True))
+        shape = tuple(-(-n // s) * s for n, s in zip(self.valid, stride, strict=True))
+        if shape == stride and has_instance_norm(encoder):  # it needs two cells to measure anything
+            shape = (2 * shape[0], *shape[1:])
+        self.shape = shape
 
     def __call__(self, box: Box) -> Tensor:
         """(1, C, *box) float32 on the encoder's device; ``box`` relative to the region."""
@@ -187,7 +190,7 @@ def _level_steps(source: VolumeSource, encoder: LoadedEncoder) -> Steps[list[Ten
     stages, levels = _stages(encoder), encoder.levels
     used = encoder.features.used
     budget = TILE_BYTES["cuda" if encoder.device.type == "cuda" else "cpu"]
-    if any(isinstance(module, _InstanceNorm) for module in encoder.encoder.modules()):
+    if has_instance_norm(encoder):
         budget = max(budget, INSTANCE_NORM_BYTES)
     maps: dict[int, Tensor] = {}
     read: Source = source
@@ -210,6 +213,11 @@ def _level_steps(source: VolumeSource, encoder: LoadedEncoder) -> Steps[list[Ten
         for index in used:
             maps[index].div_(torch.linalg.vector_norm(maps[index], dim=1, keepdim=True).clamp_min_(1e-12))
     return [maps[index] for index in used]
+
+
+def has_instance_norm(encoder: LoadedEncoder) -> bool:
+    """Whether values depend on what is seen at once."""
+    return any(isinstance(module, _InstanceNorm) for module in encoder.encoder.modules())
 
 
 def _stages(encoder: LoadedEncoder) -> list[Stage]:

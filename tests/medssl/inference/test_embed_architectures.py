@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,8 +48,8 @@ def loaded(config: dict[str, Any], **options: Any) -> LoadedEncoder:
     )
 
 
-def noise(spatial_dims: int) -> Volume:
-    shape = {2: (150, 110), 3: (40, 60, 50)}[spatial_dims]
+def noise(spatial_dims: int, shape: tuple[int, ...] = ()) -> Volume:
+    shape = shape or {2: (150, 110), 3: (40, 60, 50)}[spatial_dims]
     array = torch.rand(1, *shape, generator=torch.Generator().manual_seed(1)).numpy()
     return Volume(array, Geometry.from_arrays(shape, (0.5,) * spatial_dims), "MR", "noise")
 
@@ -75,6 +76,12 @@ def test_tiles_equal_one_pass(config: dict[str, Any], budget: int, monkeypatch: 
     for index, level in zip(encoder.features.used, levels, strict=True):
         expected = torch.nn.functional.normalize(whole[index], dim=1)
         torch.testing.assert_close(level, expected, atol=1e-4, rtol=0)
+
+
+def test_an_image_of_one_coarse_cell_can_be_measured_by_instance_norm() -> None:
+    features = embed.embed_volume(noise(2, (7, 6)), loaded(NETWORKS[-1])).array
+    assert features.shape[1:] == (2, 2)
+    assert np.isfinite(features).all()
 
 
 def test_without_a_projection_there_are_no_features() -> None:
