@@ -41,5 +41,6 @@ class ModelsGenesisConfig(RunConfig):
     decoder_channels: tuple[int, ...] = Field(
         (12, 24, 48, 64),
         min_length=1,
-        description="channels of the decoder over any encoder but genesis, stride 1 first, one per level",
+        description="channels of the decoder over any encoder but genesis, stride 1 first, one per level; "
+        "the last one stands for all that are deeper",
     )

@@ -49,7 +49,7 @@ class ModelsGenesis(nn.Module):
         config: settings.
 
     Raises:
-        ValueError: the decoder's channels do not fit the encoder.
+        InputError: the decoder has more channels than the encoder has levels.
 
     Reference: Zhou et al., "Models Genesis", Medical Image Analysis 2021, sections 3.2 and 3.3.
     """
@@ -63,6 +63,11 @@ class ModelsGenesis(nn.Module):
         if isinstance(encoder, GenesisEncoder):
             decoder = GenesisDecoder(encoder.spatial_dims, encoder.config["width"])
         else:
+            if len(config.decoder_channels) > len(encoder.levels):
+                raise InputError(
+                    f"decoder_channels {config.decoder_channels}: the encoder has only {len(encoder.levels)} "
+                    "levels"
+                )
             decoder = PyramidDecoder(
                 encoder.spatial_dims, encoder.in_channels, encoder.levels, config.decoder_channels
             )

@@ -49,10 +49,11 @@ class PyramidDecoder(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         levels: levels of the encoder, finest first.
-        channels: channels of the decoded maps, stride 1 first, then one per level but the coarsest.
+        channels: channels of the decoded maps, stride 1 first, then one per level but the coarsest; the last
+            one also stands for what a deeper encoder has beyond it.
 
     Raises:
-        ValueError: ``channels`` does not have one entry per decoded map.
+        ValueError: ``channels`` has more entries than there are decoded maps.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class PyramidDecoder(nn.Module):
         channels: Sequence[int] = (12, 24, 48, 64),
     ) -> None:
         super().__init__()
-        if len(channels) != len(levels):
+        if not 0 < len(channels) <= len(levels):
             raise ValueError(f"{len(levels)} levels decode to as many maps, given channels {channels}")
+        channels = [*channels, *[channels[-1]] * (len(levels) - len(channels))]
         self.config = {"channels": list(channels)}
         skips = [FeatureLevel(in_channels, (1,) * spatial_dims), *levels[:-1]]
         self.levels = tuple(

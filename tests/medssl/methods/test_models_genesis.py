@@ -82,6 +82,11 @@ def test_impossible_cubes_are_refused(changes, words):
         drawn(make(3, **changes), batch(3))
 
 
+def test_a_decoder_with_more_levels_than_the_encoder_is_refused():
+    with pytest.raises(InputError, match=r"decoder_channels .* only 4 levels"):
+        make(2, "residual", decoder_channels=(4, 4, 4, 4, 4))
+
+
 def test_loss_is_the_squared_error_over_all_voxels(spatial_dims):
     method = make(spatial_dims).eval()
     views = drawn(method, batch(spatial_dims))

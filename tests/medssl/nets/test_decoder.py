@@ -62,8 +62,15 @@ def test_flipping_the_image_of_a_symmetric_network_flips_the_logits(spatial_dims
 
 
 def test_channels_must_fit_the_levels():
-    with pytest.raises(ValueError, match="4 levels"):
-        PyramidDecoder(3, 1, encoder(3).levels, (3, 4))
+    for channels in ((3, 4, 5, 6, 7), ()):
+        with pytest.raises(ValueError, match="4 levels"):
+            PyramidDecoder(3, 1, encoder(3).levels, channels)
+
+
+def test_the_last_channels_stand_for_deeper_levels():
+    decoder = PyramidDecoder(2, 1, encoder(2).levels, (3, 4))
+    assert decoder.config == {"channels": [3, 4, 4, 4]}
+    assert [level.channels for level in decoder.levels] == [3, 4, 4, 4]
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
