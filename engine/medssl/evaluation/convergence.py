@@ -26,7 +26,8 @@ def convergence(
 
     The target is the best held-out score of the training from scratch, first reached there after T_scratch
     steps; T_pre is the first look at which the other training reaches it. Both are multiples of the
-    interval between looks. A target that is never reached has no speed-up: "reached" is 0.
+    interval between looks. A target that is never reached has no speed-up: "reached" is 0. Neither has one
+    that scratch holds before its first step, i.e. a training from scratch that never gets better.
 
     Args:
         steps: finished steps at each look.
@@ -41,11 +42,10 @@ def convergence(
     optional supervision", J. Med. Imaging 9(6), 2022: training 85 % faster; the definition is ours.
     """
     target = max(scratch_scores)
-    reached = first_step(steps, scores, target)
-    metrics = {"best": max(scores), "target": target, "reached": float(reached is not None)}
     whole = first_step(scratch_steps, scratch_scores, target)
-    if reached is not None and whole is not None:
+    reached = first_step(steps, scores, target) if whole else None
+    metrics = {"best": max(scores), "target": target, "reached": float(reached is not None)}
+    if reached is not None and whole:
         metrics["steps_to_target"] = reached
-        # a target that scratch holds before its first step cannot be reached sooner
-        metrics["speed_up"] = 1 - reached / whole if whole > 0 else 0.0
+        metrics["speed_up"] = 1 - reached / whole
     return metrics

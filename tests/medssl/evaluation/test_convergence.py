@@ -24,4 +24,10 @@ def test_a_target_that_is_never_reached_has_no_speed_up() -> None:
 
 def test_against_itself_nothing_is_saved() -> None:
     assert convergence([10, 20], [0, 0.4], [10, 20], [0, 0.4])["speed_up"] == 0
-    assert convergence([0, 20], [0.5, 0.4], [0, 20], [0.5, 0.4])["speed_up"] == 0
+
+
+def test_a_training_from_scratch_that_never_gets_better_is_no_target() -> None:
+    nothing = {"best": 0.0, "target": 0.0, "reached": 0}
+    assert convergence([0, 20], [0, 0], [0, 20], [0, 0]) == nothing
+    worse = convergence([0, 20], [0.5, 0.6], [0, 20], [0.5, 0.4])
+    assert worse == {"best": 0.6, "target": 0.5, "reached": 0}
