@@ -81,7 +81,7 @@ class Synthesis(nn.Module):
             (view,) = crop(image.to(batch.image), [box], self.multicrop.global_size)
             view = self.energy.augment(view, generator, self.energy_sd, p=self.energy_p)
             crops.append(self.intensity(view.clamp(0, 1), generator))
-        places, seen = random_places(*boxes, self.config.cells_per_crop, generator)
+        places, seen = random_places(boxes[0], boxes[1], self.config.cells_per_crop, generator)
         at = torch.where(seen, _labels_at(labels, places.to(labels.device)), -1)
         device = batch.image.device
         return SynthesisViews(crops, boxes, places.to(device), at.to(device))
