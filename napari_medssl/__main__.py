@@ -22,6 +22,7 @@ from pathlib import Path
 from medssl.errors import InputError
 
 WINDOW = (1400, 900)
+LAYOUTS = 8
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,7 +71,8 @@ def show(project: Path, screenshot: Path | None = None) -> None:
         napari.run()
         return
     screenshot.parent.mkdir(parents=True, exist_ok=True)
-    get_qapp().processEvents()  # lays out the dock, which has no size before
+    for _ in range(LAYOUTS):  # the dock has no size before, and its panels get theirs one after the other
+        get_qapp().processEvents()
     viewer.screenshot(str(screenshot), canvas_only=False, flash=False)
     plugin.close()
     viewer.close()

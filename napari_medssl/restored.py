@@ -45,6 +45,8 @@ def restore(plugin: Plugin, entry: VolumeEntry) -> None:
     volume = session.volume
     if volume is None:
         return
+    if session.scribbles is None:  # read on the device thread; the slice to show depends on them
+        _when_labelled(plugin)
     if (prototypes := _result(project, "prototypes.nii.gz", volume)) is not None:
         plugin.prototypes.show(Clusters.of(prototypes))
     if session.proposal is None:
@@ -56,6 +58,17 @@ def restore(plugin: Plugin, entry: VolumeEntry) -> None:
     _restore_hits(plugin, project)
     _arrange(plugin)
     plugin.widget.show_panel(PANEL)
+
+
+def _when_labelled(plugin: Plugin) -> None:
+    """Arrange the layers once more when the scribbles have come."""
+
+    def arrived(scribbles: Volume | None) -> None:
+        if scribbles is not None:
+            plugin.session.events.scribbles.disconnect(arrived)
+            _arrange(plugin)
+
+    plugin.session.events.scribbles.connect(arrived)
 
 
 def _arrange(plugin: Plugin) -> None:

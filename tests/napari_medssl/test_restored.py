@@ -68,6 +68,23 @@ def test_everything_comes_back(demo: Path, make_napari_viewer: Any) -> None:
 
 
 @pytest.mark.gui
+def test_labels_that_come_later_choose_the_slice(demo: Path, make_napari_viewer: Any, qtbot: Any) -> None:
+    from napari_medssl.plugin import Plugin
+    from napari_medssl.restored import restore
+
+    project = demo / "project"
+    plugin = Plugin(make_napari_viewer(), project=project)  # reads on the device thread
+    try:
+        restore(plugin, Project.open(project).volumes[0])
+        session = plugin.session
+        qtbot.waitUntil(lambda: session.scribbles is not None and session.focus[0] == 6, timeout=120_000)
+        assert plugin.scene.find("proposal").contour == 2
+        assert plugin.scene.find("prototypes").visible
+    finally:
+        plugin.close()
+
+
+@pytest.mark.gui
 @pytest.mark.slow
 def test_the_screenshot_of_the_command(demo: Path, tmp_path: Path, qapp: Any) -> None:
     picture = tmp_path / "shots" / "picture.png"
