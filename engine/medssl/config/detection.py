@@ -16,7 +16,11 @@ class DetectionConfig(RunConfig):
         None, ge=16, description="edge of the training patches, voxels; default 64 in 3D and 256 in 2D"
     )
     foreground: float = Field(
-        0.8, ge=0, le=1, description="share of patches around a box; the others lie anywhere in a scan"
+        0.5,
+        ge=0,
+        le=1,
+        description="share of patches around a box; the others lie anywhere in a scan: with 0.8, bones and "
+        "muscles that few patches held were taken for lesions",
     )
     masks: Literal["classes", "instances"] = Field(
         "classes",
