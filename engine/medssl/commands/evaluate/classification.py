@@ -21,6 +21,7 @@ from medssl.errors import InputError
 from medssl.evaluation.classification_metrics import auc, macro_auc
 from medssl.nets.classification import ClassificationNetwork
 from medssl.nets.encoders import AnyEncoder
+from medssl.store.project import content_hash
 from medssl.tasks.classification import ClassificationTask
 
 _AT_ONCE = {2: 32, 3: 2}
@@ -75,17 +76,18 @@ class ClassificationAssay:
         self._rows = train
         self.multi_label = any(len(row.classes) > 1 for row in rows)
         known = targets([*train, *held], self.names, self.multi_label)
-        images = [
-            to_classified(
-                row,
-                read_image(row),
-                target,
-                spacing_range=spacing_range,
-                size=config.crop,
-                scratch=scratch,
+        # of what was read, not of what was resampled: that may differ in the last bit between machines
+        digest = hashlib.sha256(repr((spacing_range, config.crop, self.names)).encode())
+        images = []
+        for row, target in zip([*train, *held], known, strict=True):
+            volume = read_image(row)
+            digest.update((content_hash(volume) + volume.modality).encode() + target.tobytes())
+            images.append(
+                to_classified(
+                    row, volume, target, spacing_range=spacing_range, size=config.crop, scratch=scratch
+                )
             )
-            for row, target in zip([*train, *held], known, strict=True)
-        ]
+        self.digest = digest.hexdigest()
         self.spatial_dims = dims or images[0].image.ndim - 1
         for image in images:
             if image.image.ndim - 1 != self.spatial_dims:
@@ -97,11 +99,6 @@ class ClassificationAssay:
         longest = [max(own.image.shape[1 + axis] for own in images) for axis in range(self.spatial_dims)]
         # a multiple of the coarsest stride of every encoder of the family
         self._shape = tuple(-(-n // 16) * 16 for n in longest)
-        digest = hashlib.sha256()
-        for image in images:
-            digest.update(np.ascontiguousarray(image.image).data)
-            digest.update(image.target.tobytes())
-        self.digest = digest.hexdigest()
 
     def task(self, encoder: nn.Module, *, seed: int, is_pretrained: bool) -> ClassificationTask:
         """Encoder, pooled features, one linear map; cross-entropy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from medssl.inference.window import sliding_window
 from medssl.jobs.progress import drain
 from medssl.nets.encoders import AnyEncoder
 from medssl.nets.segmentation import SegmentationNetwork
+from medssl.store.project import content_hash
 from medssl.tasks.segmentation import SegmentationTask
 
 _CROP = {2: 128, 3: 64}
@@ -76,7 +77,9 @@ class SegmentationAssay:
         self.held_subjects = len({row.subject for row in held})
         self._config = config
         self._rows = train
-        volumes = [_read(row, spacing_range, scratch) for row in (*train, *held)]
+        # of what was read, not of what was resampled: that may differ in the last bit between machines
+        digest = hashlib.sha256(repr(spacing_range).encode())
+        volumes = [_read(row, spacing_range, scratch, digest) for row in (*train, *held)]
         self.spatial_dims = dims or volumes[0].grid.ndim
         for volume in volumes:
             if volume.grid.ndim != self.spatial_dims:
@@ -92,7 +95,7 @@ class SegmentationAssay:
                 f"class {min(unseen)} is in no training subject" if unseen else "only one class is labelled"
             )
             raise InputError(f"{table}: {what}; label it in one, or leave the table out")
-        self.digest = _digest(volumes)
+        self.digest = digest.hexdigest()
 
     def task(self, encoder: nn.Module, *, seed: int, is_pretrained: bool) -> SegmentationTask:
         """Encoder, pyramid decoder, classifier; Dice and cross-entropy."""
@@ -151,14 +154,10 @@ class SegmentationAssay:
         return float(np.mean(list(means.values()))), means
 
 
-def _read(row: Row, spacing_range: tuple[float, float], scratch: Path) -> LabelledVolume:
+def _read(
+    row: Row, spacing_range: tuple[float, float], scratch: Path, digest: hashlib._Hash
+) -> LabelledVolume:
     volume, mask = read_labelled(row)
+    digest.update((content_hash(volume) + volume.modality).encode())
+    digest.update(np.ascontiguousarray(mask).data)
     return to_working_grid(row, volume, known_values(mask, "dense"), spacing_range, scratch)
-
-
-def _digest(volumes: Iterable[LabelledVolume]) -> str:
-    digest = hashlib.sha256()
-    for volume in volumes:
-        digest.update(np.ascontiguousarray(volume.image).data)
-        digest.update(np.ascontiguousarray(volume.label).data)
-    return digest.hexdigest()
