@@ -19,6 +19,11 @@ class LvmMedConfig(RunConfig):
     projector: Literal["linear", "mlp"] = Field(
         "linear", description="projection of the pooled feature; the paper gives a size, hence one layer"
     )
+    centre: bool = Field(
+        True,
+        description="batch norm without scale behind the projection (the paper does not say): without it "
+        "untrained embeddings share one direction and images are hard to tell apart",
+    )
     layers: int = Field(2, ge=0, description="graph convolutions (LVM-Med: 2); 0 leaves message passing out")
     convolution: Literal["root", "self", "paper"] = Field(
         "root",

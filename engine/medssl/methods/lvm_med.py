@@ -52,8 +52,8 @@ class LvmMed(nn.Module):
     affinities are disturbed by Gumbel noise; the loss counts the images that the best second-order matching
     of the two graphs takes to another image, and its gradient goes through the solver.
 
-    Ours: maps are located with flips and turns; graph convolutions give a node weights of its own (setting
-    ``convolution``); own solver.
+    Ours: maps are located with flips and turns; projections are centred (setting ``centre``); graph
+    convolutions give a node weights of its own (``convolution``); own solver.
 
     Args:
         backbone: encoder that is trained; its coarsest level is used.
@@ -73,6 +73,7 @@ class LvmMed(nn.Module):
             if config.projector == "linear"
             else ProjectionHead(channels, channels, config.dim)
         )
+        self.norm = nn.BatchNorm1d(config.dim, affine=False) if config.centre else nn.Identity()
         self.messages = MessagePassing(config.dim, config.dim, config.layers, config.convolution)
         self.pairs = ViewPairs.of(
             (config.size,) * n,
@@ -107,7 +108,7 @@ class LvmMed(nn.Module):
         config = self.config
         count = len(views.extent)
         maps = self.backbone(torch.cat(views.images))[-1]  # (2 G N, C, *F)
-        pooled = self.projector(maps.flatten(2).mean(2))
+        pooled = self.norm(self.projector(maps.flatten(2).mean(2)))  # (2 G N, D)
         with torch.autocast(maps.device.type, enabled=False):
             nodes = pooled.float().view(2, -1, views.nodes, config.dim)  # (2, G, N, D)
             edges_s, edges_t = (knn_graph(z, config.neighbours) for z in nodes)

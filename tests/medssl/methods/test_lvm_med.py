@@ -123,6 +123,7 @@ def test_shortcut_changes_nothing(spatial_dims):
         {"convolution": "self"},
         {"matching": "lap"},
         {"projector": "mlp"},
+        {"centre": False},
         {"both_directions": False},
     ],
 )
