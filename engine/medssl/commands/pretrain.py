@@ -78,6 +78,7 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     from medssl.nets.backbone import Backbone
     from medssl.nets.encoders import build_encoder
     from medssl.training.fabric import build_fabric
+    from medssl.training.first_step import blame_settings
     from medssl.training.initialise import initialise
     from medssl.training.loop import fit
     from medssl.training.optim import build_optimizer
@@ -129,9 +130,8 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     optimizer = None if rate == 1 else build_optimizer(
         trainable, loop, lambda name: rate if "backbone.encoder." in name else 1.0
     )  # fmt: skip
-    result = yield from fit(
-        trainable, loader, loop, fabric=fabric, run=folder, seed=config.seed, optimizer=optimizer
-    )
+    steps = fit(trainable, loader, loop, fabric=fabric, run=folder, seed=config.seed, optimizer=optimizer)
+    result = yield from blame_settings(steps, f"--sampling.crop or the settings of {config.method}")
     weights = None
     if result.stopped != "signal":
         yield Progress(result.step, loop.steps, "exporting", message="measuring statistics and projection")

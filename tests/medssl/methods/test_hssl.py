@@ -178,7 +178,7 @@ def test_settings_that_make_no_sense_are_refused(settings, words):
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"attach": ("enc7",)}, "no such map"), ({"stage": "joint", "decoder_channels": (4, 4)}, "channels")],
+    [({"attach": ("enc7",)}, "no such map"), ({"stage": "joint", "decoder_channels": (4,) * 9}, "channels")],
 )
 def test_maps_that_are_not_there_are_refused(build_tiny, settings, words):
     with pytest.raises(InputError, match=words):
