@@ -80,7 +80,7 @@ class FeatureIndex:
         self._volumes: dict[str, dict[str, Any]] = {}
         self._numbers: dict[str, int] = {}  # volume id -> number in _volume
         self._cell_mm: dict[int, float] = {}  # size of a cell by the number of its volume
-        self._volume = np.empty(0, np.int32)
+        self._volume = np.empty(0, np.int32)  # number of each row's volume, ascending
         self._ids = np.empty(0, np.int64)  # FAISS's id of each row, ascending
         self._voxels: NDArray[np.int32] | None = None
         self._mm: NDArray[np.float32] | None = None
@@ -206,11 +206,13 @@ class FeatureIndex:
         """
         if volume not in self._numbers or self._mm is None:
             return None
-        rows = np.flatnonzero(self._volume == self._numbers[volume])
-        distance = np.abs(self._mm[rows] - np.asarray(mm, np.float32)).max(axis=1)
-        if rows.size == 0 or distance.min() > within_mm:
+        number = self._numbers[volume]
+        low, high = np.searchsorted(self._volume, np.array([number, number + 1], self._volume.dtype))
+        offset = np.abs(self._mm[low:high] - np.asarray(mm, np.float32))
+        distance = np.maximum.reduce(list(offset.T), initial=0)  # far faster than max(axis=1) on few columns
+        if distance.size == 0 or distance.min() > within_mm:
             return None
-        nearest: NDArray[np.float32] = self.vectors(rows[[distance.argmin()]])[0]
+        nearest: NDArray[np.float32] = self.vectors(low + distance.argmin(keepdims=True))[0]
         return nearest
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
