@@ -50,8 +50,8 @@ class Embedding:
 class VolumeSource:
     """Normalised voxels on the encoder's working grid, any box of them at a time.
 
-    Nothing is copied whole: resampling and normalisation see one box. Beyond the grid lie zeros, up to
-    a multiple of the coarsest stride.
+    Nothing is copied whole: resampling and normalisation see one box. Beyond the grid, up to a multiple of
+    the coarsest stride, the last voxels go on.
 
     Args:
         volume: the scan; several channels are averaged for an encoder of one.
@@ -96,13 +96,9 @@ class VolumeSource:
     def __call__(self, box: Box) -> Tensor:
         """(1, C, *box) float32 on the encoder's device; ``box`` relative to the region."""
         inside = [
-            slice(low + start, min(high, n) + start)
+            slice(min(low, n - 1) + start, min(high, n) + start)
             for (low, high), start, n in zip(box, self._start, self.valid, strict=True)
         ]
-        if any(s.stop <= s.start for s in inside):
-            sizes = [high - low for low, high in box]
-            channels = 1 if self._is_averaged else len(self._array)
-            return torch.zeros((1, channels, *sizes), device=self._device)
         if self._matrices is None:
             values = self._array[(slice(None), *inside)]
         else:
@@ -114,7 +110,7 @@ class VolumeSource:
         missing = [high - low - (s.stop - s.start) for (low, high), s in zip(box, inside, strict=True)]
         if not any(missing):
             return x
-        return torch.nn.functional.pad(x, [n for m in reversed(missing) for n in (0, m)])
+        return torch.nn.functional.pad(x, [n for m in reversed(missing) for n in (0, m)], mode="replicate")
 
 
 def embed_volume(volume: Volume, encoder: LoadedEncoder) -> Volume:
@@ -225,7 +221,7 @@ def _stages(encoder: LoadedEncoder) -> list[Stage]:
     return [
         Stage(module, tuple(b // a for a, b in zip(before, after, strict=True)), tuple(halo))
         for module, before, after, halo in zip(
-            encoder.encoder.stages, strides, strides[1:], encoder.encoder.halos, strict=False
+            encoder.fused_stages(), strides, strides[1:], encoder.encoder.halos, strict=False
         )
     ]
 

@@ -14,6 +14,7 @@ from medssl.errors import InputError
 from medssl.nets.backbone import Backbone
 from medssl.nets.dense import DenseFeatures
 from medssl.nets.encoders import AnyEncoder, restore_encoder
+from medssl.nets.fuse import fused
 from medssl.nets.heads import ProjectionHead, Prototypes
 from medssl.protocols import FeatureLevel
 from medssl.store.weights import WeightsRecord, resolve
@@ -55,6 +56,7 @@ class LoadedEncoder(nn.Module):
         self.signature = signature
         self.name = name
         self.has_projection = has_projection
+        self._fused: tuple[torch.device, list[nn.Module]] | None = None
         self.eval().requires_grad_(False)
 
     @property
@@ -93,6 +95,12 @@ class LoadedEncoder(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device
+
+    def fused_stages(self) -> list[nn.Module]:
+        """The stages of the encoder, each with its batch norm folded in; made once per device."""
+        if self._fused is None or self._fused[0] != self.device:
+            self._fused = self.device, [fused(stage) for stage in self.encoder.stages]
+        return self._fused[1]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, *S) -> feature pyramid, S a multiple of the coarsest stride."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from monai.networks.blocks.convolutions import Convolution, ResidualUnit
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from medssl.nets.unet import GenesisEncoder
 from medssl.protocols import FeatureLevel
 
 ENCODERS: dict[str, dict[str, Any]] = {
-    "tiny": {"channels": (8, 24, 48, 80), "blocks": (1, 1, 1, 1)},
-    "small": {"channels": (16, 48, 128, 128), "blocks": (1, 2, 2, 1)},
-    "base": {"channels": (32, 96, 192, 320), "blocks": (1, 2, 2, 2)},
+    "tiny": {"channels": (8, 24, 48, 80), "blocks": (1, 1, 1, 1), "padding": "replicate"},
+    "small": {"channels": (16, 48, 128, 128), "blocks": (1, 2, 2, 1), "padding": "replicate"},
+    "base": {"channels": (32, 96, 192, 320), "blocks": (1, 2, 2, 2), "padding": "replicate"},
     "genesis": {"architecture": "genesis"},
     "resnet50": {"architecture": "resnet"},
     "resenc-l": {"architecture": "resenc"},
@@ -39,6 +39,8 @@ class ResidualEncoder(nn.Module):
         channels: channels of each level, finest first.
         blocks: residual units (two 3-wide convolutions each) per stage.
         strides: stride of each stage, an int or one per axis; default 2 everywhere.
+        padding: what the convolutions see beyond the border: "replicate" goes on with the last cell, so that
+            features hardly feel how far the border of the scan is; "zeros" marks it.
 
     Raises:
         ValueError: lengths of ``channels``, ``blocks`` and ``strides`` differ.
@@ -51,6 +53,7 @@ class ResidualEncoder(nn.Module):
         channels: Sequence[int] = ENCODERS["small"]["channels"],
         blocks: Sequence[int] = ENCODERS["small"]["blocks"],
         strides: Sequence[int | Sequence[int]] | None = None,
+        padding: Literal["zeros", "replicate"] = "zeros",
     ) -> None:
         super().__init__()
         per_stage = [2] * len(channels) if strides is None else list(strides)
@@ -67,6 +70,7 @@ class ResidualEncoder(nn.Module):
             "channels": list(channels),
             "blocks": list(blocks),
             "strides": [list(step) for step in steps],
+            "padding": padding,
         }
         self.stages = nn.ModuleList(
             _stage(spatial_dims, before, after, step, count)
@@ -74,6 +78,13 @@ class ResidualEncoder(nn.Module):
                 (in_channels, *channels[:-1]), channels, steps, blocks, strict=True
             )
         )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d) and padding != "zeros":
+                module.padding_mode = padding
+                # what the constructor derives from the mode; MONAI's blocks do not pass it one
+                module._reversed_padding_repeated_twice = [
+                    p for p in reversed(module.padding) for _ in range(2)
+                ]
         levels, stride = [], (1,) * spatial_dims
         for width, step in zip(channels, steps, strict=True):
             stride = tuple(a * b for a, b in zip(stride, step, strict=True))

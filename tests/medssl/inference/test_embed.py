@@ -34,7 +34,7 @@ def one_pass(volume: Volume, encoder: LoadedEncoder) -> torch.Tensor:
     x = torch.from_numpy(Normalizer.fit(volume.array, volume.modality)(volume.array))[None]
     pad = [n for size in reversed(volume.geometry.shape) for n in (0, -size % 16)]
     with torch.inference_mode():
-        pyramid = encoder(F.pad(x, pad))
+        pyramid = encoder(F.pad(x, pad, mode="replicate"))
         return encoder.features(pyramid)[0]
 
 
@@ -92,7 +92,7 @@ def test_prototypes_equal_one_pass(
     x = torch.from_numpy(Normalizer.fit(volume.array, "CT")(volume.array))[None]
     pad = [n for size in reversed(volume.geometry.shape) for n in (0, -size % 16)]
     with torch.inference_mode():
-        cells = encoder.features.concatenated(encoder(F.pad(x, pad)))
+        cells = encoder.features.concatenated(encoder(F.pad(x, pad, mode="replicate")))
         expected = encoder.prototypes(encoder.head(cells))[0].argmax(0).numpy()
     expected = expected[tuple(slice(0, n) for n in found.geometry.shape)]
     assert (found.array[0] == expected).mean() > 0.999  # ties may fall either way

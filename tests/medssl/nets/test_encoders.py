@@ -96,6 +96,25 @@ def test_stride_per_axis():
     assert encoder(torch.rand(1, 1, 8, 16, 16))[0].shape == (1, 4, 8, 8, 8)
 
 
+@pytest.mark.parametrize(("padding", "is_felt"), [("replicate", False), ("zeros", True)])
+def test_replicate_padding_hides_the_border(padding, is_felt, spatial_dims):
+    # In an image without content only the border can tell cells apart.
+    encoder = randomized(ResidualEncoder(spatial_dims, 1, (4, 6, 6, 8), (1, 1, 1, 1), padding=padding))
+    with torch.inference_mode():
+        spread = max(
+            float(level.flatten(2).std(dim=2).max())
+            for level in encoder(torch.ones(1, 1, *(64,) * spatial_dims))
+        )
+    assert (spread > 1e-3) == is_felt
+
+
+def test_weights_without_a_padding_in_their_header_have_zeros():
+    assert (
+        restore_encoder({"spatial_dims": 2, "channels": (4, 6), "blocks": (1, 1)}).config["padding"]
+        == "zeros"
+    )
+
+
 def test_unknown_name_lists_the_known():
     with pytest.raises(ValueError, match="tiny, small, base"):
         build_encoder("huge", 3)
