@@ -8,6 +8,7 @@ names that the commands give them:
 - ``hits.json``: a query and its ranked hits
 - ``probe.nii.gz``: the probe's proposal, where the project holds none
 - ``segmentation.nii.gz``: what the trained network says
+- ``detections.json``: boxes, and which detector found them
 - ``index/``: an index to search in
 
 With ``--screenshot FILE`` the window's picture is saved and the viewer closes.

@@ -74,7 +74,7 @@ def image_layer(volume: Volume, name: str = "", **options: Any) -> tuple[Any, di
         name: layer name, the volume's id by default.
         **options: further arguments of the layer.
     """
-    settings = _settings(volume, name or volume.id or "image", "image", options)
+    settings = settings_of(volume, name or volume.id or "image", "image", options)
     array = volume.array
     if len(array) == 1:
         return array[0], settings, "image"
@@ -96,17 +96,18 @@ def labels_layer(volume: Volume, name: str, role: str, **options: Any) -> tuple[
     array = volume.array[0]
     if array.dtype.kind not in "iu":
         array = array.astype(np.int32)
-    return array, _settings(volume, name, role, options), "labels"
+    return array, settings_of(volume, name, role, options), "labels"
 
 
 def points_layer(
     volume: Volume, voxels: NDArray[Any], name: str, role: str, **options: Any
 ) -> tuple[Any, dict[str, Any], str]:
     """A napari layer tuple with points at voxel indices (N, n) of a volume."""
-    return np.asarray(voxels, dtype=float), _settings(volume, name, role, options), "points"
+    return np.asarray(voxels, dtype=float), settings_of(volume, name, role, options), "points"
 
 
-def _settings(volume: Volume, name: str, role: str, options: dict[str, Any]) -> dict[str, Any]:
+def settings_of(volume: Volume, name: str, role: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a layer of ours: name, place, and metadata that say what it shows."""
     metadata = {
         **options.pop("metadata", {}),
         KEY: {

@@ -11,9 +11,10 @@ import numpy as np
 
 from medssl.errors import InputError
 from medssl.io import list_series, read_volume
+from medssl.io.tables import detections_from_json, read_json
 from medssl.store.project import VolumeEntry, series_key
 from napari_medssl.engine import Clusters
-from napari_medssl.session import Hit, Source
+from napari_medssl.session import Detections, Hit, Source
 
 if TYPE_CHECKING:
     from medssl.volume import Volume
@@ -55,6 +56,7 @@ def restore(plugin: Plugin, entry: VolumeEntry) -> None:
         session.segmentation = segmentation
     if (project / "index" / "index.json").is_file():
         plugin.search.open_index(str(project / "index"))
+    session.detections = _detections(project, volume)
     _restore_hits(plugin, project)
     _arrange(plugin)
     plugin.widget.show_panel(PANEL)
@@ -108,6 +110,25 @@ def _restore_hits(plugin: Plugin, project: Path) -> None:
         return
     plugin.search.show(query, hits)
     plugin.session.focus = query
+
+
+def _detections(project: Path, volume: Volume) -> Detections | None:
+    """The boxes of ``detections.json``, None where there is none or it is of another scan."""
+    place = _find(project, "detections.json")
+    if place is None:
+        return None
+    try:
+        values = read_json(place)
+        boxes = tuple(detections_from_json(values))
+        model, note = str(values.get("model", "")), str(values.get("note", ""))
+    except (InputError, AttributeError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s: cannot be read: %s", place, error)
+        return None
+    shape = volume.geometry.shape
+    if any(len(box.stop) != len(shape) or any(np.greater(box.stop, shape)) for box in boxes):
+        logger.warning("%s holds boxes outside the scan and is not shown", place)
+        return None
+    return Detections(boxes, model, note)
 
 
 def _hit(entry: dict[str, Any]) -> Hit:

@@ -8,9 +8,10 @@ import numpy as np
 
 from medssl.store.edits import Edit
 from napari_medssl import layers
+from napari_medssl.boxes import boxes_layer
 from napari_medssl.palette import cluster_colour
 from napari_medssl.pointer import Pointer
-from napari_medssl.session import Pick, Session
+from napari_medssl.session import Detections, Pick, Session
 from napari_medssl.shelf import Colours, Shelf, colormap, rgba
 from napari_medssl.strokes import StrokeRecorder
 
@@ -55,6 +56,7 @@ class Scene:
             (events.scribbles, self._show_scribbles),
             (events.proposal, self._show_proposal),
             (events.segmentation, self._show_segmentation),
+            (events.detections, self._show_detections),
             (events.classes, self._show_classes),
             (events.active_class, self._show_active_class),
             (events.picking, self._show_picking),
@@ -178,6 +180,15 @@ class Scene:
     def _show_segmentation(self, volume: Volume | None) -> None:
         if volume is not None:
             self._shelf.put_labels("segmentation", volume, self._map_colours(), 0.4)
+
+    def _show_detections(self, detections: Detections | None) -> None:
+        volume = self.session.volume
+        if volume is None or detections is None:
+            self._shelf.remove("detections")
+            return
+        what = detections.note.partition(";")[0] or detections.model
+        name = f"MedSSL boxes ({what})" if what else "MedSSL boxes"
+        self._shelf.put("detections", boxes_layer(volume, detections.boxes, name, "detections"))
 
     def _show_classes(self, _: object = None) -> None:
         for role in (SCRIBBLES, "proposal", "segmentation"):

@@ -11,6 +11,7 @@ from psygnal import Signal, SignalGroupDescriptor, evented
 from medssl.store.edits import Edit
 from medssl.store.project import LabelClass
 from medssl.volume import Volume
+from medssl.volume.regions import Box
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,21 @@ class Hit:
     mm: tuple[float, ...]
     score: float
     path: str = ""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector found in the shown volume.
+
+    Args:
+        boxes: best first; none is an answer too.
+        model: the weights that found them.
+        note: what must be known about these weights.
+    """
+
+    boxes: tuple[Box, ...]
+    model: str = ""
+    note: str = ""
 
 
 class Pick:
@@ -91,6 +107,7 @@ class Session:
     scribbles: Volume | None = None
     proposal: Volume | None = None
     segmentation: Volume | None = None
+    detections: Detections | None = None
     run: Path | None = None
 
     def is_here(self, hit: Hit) -> bool:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Colours = dict[int, tuple[float, ...]]
 LayerTuple = tuple[Any, dict[str, Any], str]
 
-ORDER = ("image", "prototypes", "proposal", "segmentation", "scribbles", "hits")
+ORDER = ("image", "prototypes", "proposal", "segmentation", "detections", "scribbles", "hits")
 """Roles from the bottom of the layer list to its top."""
 MAPS = ("prototypes", "proposal", "segmentation")
 """Roles that colour the whole scan."""

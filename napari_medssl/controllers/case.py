@@ -110,6 +110,7 @@ class CaseController(PanelController["CaseWidget"]):
         """Make a volume the one that all panels work on; what belongs to the last one goes."""
         session = self._session
         session.prototypes = session.proposal = session.segmentation = session.scribbles = None
+        session.detections = None
         session.source = source
         session.volume = volume
         session.window = None

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from medssl.io import read_volume, write_volume
+from medssl.io.tables import detections_to_json
 from medssl.store.edits import Edit
 from medssl.store.labels import LabelStore
 from medssl.store.project import Project
 from medssl.volume import Volume
+from medssl.volume.regions import Box
 
 pytest.importorskip("napari")
 
@@ -43,6 +45,9 @@ def demo(tmp_path: Path, volume: Volume) -> Path:
         "hits": [{"volume": name, "voxel": [6, 10, 10], "mm": [1, 2, 3], "score": 0.9}],
     }
     (out / "hits.json").write_text(json.dumps(hits))
+    boxes = [Box((6, 9, 8), (8, 12, 12), "lesion", 0.7)]
+    detections = detections_to_json(boxes, volume.geometry, model="some-weights", note="of a phantom")
+    (out / "detections.json").write_text(json.dumps(detections))
     return out
 
 
@@ -64,6 +69,25 @@ def test_everything_comes_back(demo: Path, make_napari_viewer: Any) -> None:
     assert plugin.scene.find("proposal").contour == 2
     assert plugin.scene.find("prototypes").visible
     assert session.focus[0] == 6  # where a hit and a scribble meet
+    assert len(plugin.scene.find("detections").data) == 2 + 3 + 4
+    assert plugin.scene.find("detections").name == "MedSSL boxes (of a phantom)"
+    plugin.close()
+
+
+@pytest.mark.gui
+def test_boxes_that_do_not_fit_are_left_out(demo: Path, make_napari_viewer: Any) -> None:
+    from napari_medssl.plugin import Plugin
+    from napari_medssl.restored import restore
+    from napari_medssl.workers import Workers
+
+    project = demo / "project"
+    plugin = Plugin(make_napari_viewer(), project=project, workers=Workers(is_synchronous=True))
+    outside = {"voxel": [0, 0, 0, 99, 2, 2], "class": "lesion", "score": 0.5}
+    for content in ('{"boxes": 3}', "[]", "no json", json.dumps({"boxes": [outside]})):
+        (demo / "detections.json").write_text(content)
+        restore(plugin, Project.open(project).volumes[0])
+        assert plugin.session.detections is None
+        assert plugin.session.query == (9, 8, 7)
     plugin.close()
 
 

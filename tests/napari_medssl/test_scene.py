@@ -9,9 +9,10 @@ import pytest
 
 from medssl.store.project import LabelClass
 from medssl.volume import Geometry, Volume
+from medssl.volume.regions import Box
 from napari_medssl import layers
 from napari_medssl.scene import Scene
-from napari_medssl.session import Hit, Pick, Session, Source
+from napari_medssl.session import Detections, Hit, Pick, Session, Source
 
 components = pytest.importorskip("napari.components")
 
@@ -207,6 +208,23 @@ def test_hits_of_this_scan_and_the_query_are_points(scene: Scene, volume: Volume
     np.testing.assert_array_equal(layer.data, [[2, 2, 2], [1, 2, 3]])
     session.query, session.hits = None, ()
     assert scene.find("hits") is None
+
+
+def test_boxes_are_called_what_they_are(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.volume = volume
+    session.scribbles = mask_of(volume)
+    note = "fine-tuned on a phantom; means nothing in patients"
+    session.detections = Detections((Box((1, 2, 3), (3, 4, 5), "lesion", 0.9),), "some-weights", note)
+    layer = scene.find("detections")
+    assert layer.name == "MedSSL boxes (fine-tuned on a phantom)"
+    assert len(layer.data) == 6
+    assert roles(scene) == ["image", "detections", "scribbles"]
+    session.detections = Detections((), "some-weights")
+    assert scene.find("detections").name == "MedSSL boxes (some-weights)"
+    assert len(scene.find("detections").data) == 0
+    session.detections = None
+    assert scene.find("detections") is None
 
 
 def test_close_lets_go(session: Session, volume: Volume) -> None:

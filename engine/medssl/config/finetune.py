@@ -104,6 +104,9 @@ class FinetuneConfig(CommandConfig):
         2000, ge=1, description="voxels per class and scan that the linear probe is fitted on"
     )
     judged_scans: int = Field(8, ge=1, description="held-out scans on which probe and network are compared")
+    note: str = Field(
+        "", description="what whoever uses the weights must know; goes into their header and what they find"
+    )
     project: Path | None = Field(None, description="project whose stored features are used and added to")
     config: Path | None = Field(None, description="YAML file with any of these settings; options win over it")
     resume: Path | None = Field(None, description="run folder to continue; its settings are taken from there")

@@ -73,9 +73,20 @@ def _box(path: Path, line: int, row: Mapping[str, str | None], axes: Sequence[st
         ) from error
 
 
-def detections_to_json(boxes: Sequence[Box], geometry: Geometry) -> dict[str, Any]:
-    """The content of ``detections.json``: voxels, and LPS mm [x, y, z] of two opposite outer corners."""
+def detections_to_json(
+    boxes: Sequence[Box], geometry: Geometry, *, model: str = "", note: str = ""
+) -> dict[str, Any]:
+    """The content of ``detections.json``: voxels, and LPS mm [x, y, z] of two opposite outer corners.
+
+    Args:
+        boxes: of one scan.
+        geometry: grid of the scan.
+        model: weights that found them.
+        note: what must be known about the model.
+    """
     return {
+        **({"model": model} if model else {}),
+        **({"note": note} if note else {}),
         "boxes": [
             {
                 "voxel": [*box.start, *box.stop],
@@ -84,7 +95,7 @@ def detections_to_json(boxes: Sequence[Box], geometry: Geometry) -> dict[str, An
                 "class": box.label,
             }
             for box in boxes
-        ]
+        ],
     }
 
 

@@ -74,9 +74,8 @@ def settings(data: Path, out: Path, weights: object, **changes: object) -> Finet
 def test_the_whole_road(tmp_path, tiny_weights, spatial_dims):
     out = tmp_path / "run"
     said: list[Progress] = []
-    result = drain(
-        finetune.run(settings(cohort(tmp_path, spatial_dims), out, tiny_weights[spatial_dims])), said.append
-    )
+    config = settings(cohort(tmp_path, spatial_dims), out, tiny_weights[spatial_dims], note="of blocks")
+    result = drain(finetune.run(config), said.append)
     assert (result.use, result.step, result.held_out) == ("network", 4, "1 scans of split val")
     assert set(result.scores["network"]) == {
         "map_10", "map_50", "froc", "sensitivity_at_1", "scans", "boxes"
@@ -90,7 +89,10 @@ def test_the_whole_road(tmp_path, tiny_weights, spatial_dims):
     done = drain(
         predict.run(PredictConfig(model=str(out), input=tmp_path / "v.mha", out=tmp_path / "d.json"))
     )
-    found = json.loads((tmp_path / "d.json").read_text())["boxes"]
+    written = json.loads((tmp_path / "d.json").read_text())
+    found = written["boxes"]
+    assert (written["model"], written["note"], done.note) == (str(out), "of blocks", "of blocks")
+    assert "of blocks" in done.to_text()
     assert done.task == "detection"
     assert done.boxes == {"block": len(found)}
     assert found

@@ -273,6 +273,7 @@ def _export(start: Start, cohort: ClassifiedCohort, task: ClassificationTask, us
         "preprocessing": {"spacing_range": list(start.spacing_range)},
         "modalities": sorted({row.modality for row in cohort.rows} - {""}),
         "init": start.config.init,
+        "note": start.config.note,
         "task": {
             "name": "classification",
             "kind": use,

@@ -148,6 +148,7 @@ def _export(path: Path, start: Start, cohort: BoxedCohort, task: DetectionTask) 
         "preprocessing": {"spacing_range": [low, high]},
         "modalities": sorted({row.modality for row in cohort.rows} - {""}),
         "init": start.config.init,
+        "note": start.config.note,
         "task": {
             "name": "detection",
             "kind": "network",

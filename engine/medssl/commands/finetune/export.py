@@ -35,6 +35,7 @@ def export_network(path: Path, cohort: Cohort, task: SegmentationTask, loaded: L
         "preprocessing": {"spacing_range": [low, high]},
         "modalities": sorted({row.modality for row in cohort.rows} - {""}),
         "init": cohort.config.init,
+        "note": cohort.config.note,
         "task": {
             "name": "segmentation",
             "kind": "network",
@@ -59,4 +60,5 @@ def export_probe(path: Path, cohort: Cohort, probe: LinearProbe, loaded: LoadedE
     task = {"name": "segmentation", "kind": "probe", "classes": class_names(cohort)}
     tensors = {k: v for k, v in load_file(record.path).items() if not k.startswith("probe.")}
     tensors |= {f"probe.{name}": values for name, values in probe.to_arrays().items()}
-    write_weights(path, tensors, {**loaded.metadata, "init": cohort.config.init, "task": task})
+    own = {"init": cohort.config.init, "note": cohort.config.note, "task": task}
+    write_weights(path, tensors, {**loaded.metadata, **own})

@@ -33,6 +33,7 @@ class PredictResult:
         task: "segmentation", "detection" or "classification".
         boxes: boxes per class name, of a detection.
         probabilities: by class name, of a classification.
+        note: what must be known about the model.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class PredictResult:
     task: str = "segmentation"
     boxes: Mapping[str, int] = field(default_factory=dict)
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -55,7 +57,8 @@ class PredictResult:
             said = ", ".join(f"{name}: {value:.3f}" for name, value in self.probabilities.items())
         else:
             said = ", ".join(f"{name}: {count} voxels" for name, count in self.voxels.items())
-        return f"{self.path} ({self.kind}, {self.seconds:.1f} s): {said}"
+        note = f"\nnote: {self.note}" if self.note else ""
+        return f"{self.path} ({self.kind}, {self.seconds:.1f} s): {said}{note}"
 
 
 Predict = Callable[[PredictConfig, Volume, WeightsRecord, Workspace], Steps[dict[str, Any]]]
@@ -86,9 +89,9 @@ def run(config: PredictConfig, workspace: Workspace | None = None) -> Steps[Pred
     volume = warm.volume(config.input, config.series)
     begin = time.perf_counter()
     found = yield from predict(config, volume, record, warm)
-    return PredictResult(
-        config.out, str(task["kind"]), found.pop("voxels", {}), time.perf_counter() - begin, **found
-    )
+    seconds = time.perf_counter() - begin
+    found = {"voxels": {}, "note": str(record.metadata.get("note", "")), **found}
+    return PredictResult(path=config.out, kind=str(task["kind"]), seconds=seconds, **found)
 
 
 def _segmentation(
@@ -110,7 +113,8 @@ def _detection(
     if config.out.suffix.lower() == ".csv":
         write_boxes(boxes, config.out, volume.spatial_dims)
     else:
-        write_json(detections_to_json(boxes, volume.geometry), config.out)
+        note = str(record.metadata.get("note", ""))
+        write_json(detections_to_json(boxes, volume.geometry, model=record.name, note=note), config.out)
     counts = {name: sum(box.label == name for box in boxes) for name in detector.names}
     return {"task": "detection", "boxes": counts}
 
