@@ -53,6 +53,7 @@ class ResidualEncoder(nn.Module):
         channels: Sequence[int] = ENCODERS["small"]["channels"],
         blocks: Sequence[int] = ENCODERS["small"]["blocks"],
         strides: Sequence[int | Sequence[int]] | None = None,
+        *,
         padding: Literal["zeros", "replicate"] = "zeros",
     ) -> None:
         super().__init__()
