@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_medssl import layers
-from napari_medssl.palette import cluster_colour
-from napari_medssl.shelf import LayerTuple, rgba
+from napari_medssl.shelf import LayerTuple
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,10 +20,14 @@ MOST_OUTLINES = 3000
 """More rectangles make the viewer slow; the weakest boxes are left out then."""
 
 _EDGE_MM = 0.8
+_COLOURS = ((0.0, 0.9, 1.0), (1.0, 0.25, 0.9), (0.65, 1.0, 0.1), (1.0, 0.55, 0.1))
+_FAINTEST = 0.3
 
 
 def boxes_layer(volume: Volume, boxes: Sequence[Box], name: str, role: str) -> LayerTuple:
-    """A napari layer tuple with the outlines of boxes; each carries number, class and score of its box.
+    """A napari layer tuple with the outlines of boxes: a colour per class, fainter where the score is lower.
+
+    Each outline carries number, class and score of its box as features.
 
     Args:
         volume: the scan they lie in.
@@ -41,14 +44,18 @@ def boxes_layer(volume: Volume, boxes: Sequence[Box], name: str, role: str) -> L
         shapes += own
         shown += [number] * len(own)
     classes = sorted({box.label for box in boxes})
-    colours = {label: rgba(cluster_colour(place)) for place, label in enumerate(classes, start=1)}
+    scores = [1.0 if box.score is None else box.score for box in boxes]
+    colours = [
+        (*_COLOURS[classes.index(box.label) % len(_COLOURS)], _FAINTEST + (1 - _FAINTEST) * score)
+        for box, score in zip(boxes, scores, strict=True)
+    ]
     options: dict[str, Any] = {
         "features": {
             "box": [number + 1 for number in shown],
             "class": [boxes[number].label for number in shown],
-            "score": [boxes[number].score or 0.0 for number in shown],
+            "score": [scores[number] for number in shown],
         },
-        "edge_color": [colours[boxes[number].label] for number in shown] or "white",
+        "edge_color": [colours[number] for number in shown] or "white",
         "face_color": "transparent",
         "edge_width": _EDGE_MM / min(volume.geometry.spacing),
     }

@@ -49,6 +49,7 @@ def test_a_layer_lies_on_the_scan_and_says_class_and_score(volume: Volume) -> No
     }
     colours = np.unique(layer.edge_color, axis=0)
     assert len(colours) == 2
+    np.testing.assert_allclose(sorted(colours[:, 3]), [0.3 + 0.7 * 0.5, 0.3 + 0.7 * 0.75])
     assert (layer.face_color[:, 3] == 0).all()
 
 

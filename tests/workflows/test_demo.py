@@ -50,14 +50,25 @@ def test_demo_without_viewer(
     assert json.loads(capsys.readouterr().out) == report
     assert report["device"] == "cpu"
     assert list(report["seconds"]) == [
-        *("read", "embed", "prototypes", "search", "scribble", "probe", "fine-tune", "segment", "view")
+        *("read", "embed", "prototypes", "search", "scribble", "probe", "fine-tune", "segment"),
+        *("detect", "view"),
     ]
-    assert "gui" in report["notes"][0]
+    assert "phantom" in report["notes"][0]
+    assert "gui" in report["notes"][1]
     source = medssl.read_volume(scan).geometry
     for name in MASKS:
         mask = medssl.read_volume(out / name)
         assert mask.geometry.matches(source), name
         assert mask.array.max() > 0, name
+    detections = json.loads((out / "detections.json").read_text(encoding="utf-8"))
+    assert detections["model"] == report["figures"]["detections"]["model"] == "phantom-lesions"
+    assert detections["note"] == report["figures"]["detections"]["note"]
+    assert "fine-tuned on a phantom" in detections["note"]
+    assert len(detections["boxes"]) == sum(report["figures"]["detections"]["boxes"].values())
+    for box in detections["boxes"]:
+        start, stop = np.reshape(box["voxel"], (2, 3))
+        assert (start >= 0).all()
+        assert (stop <= source.shape).all()
     hits = json.loads((out / "hits.json").read_text(encoding="utf-8"))["hits"]
     scores = [hit["score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)

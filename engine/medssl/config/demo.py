@@ -10,7 +10,7 @@ from medssl.config.command import CommandConfig
 
 
 class DemoConfig(CommandConfig):
-    """The whole road on one scan: prototypes, search, a few labels, probe, fine-tuning, export."""
+    """The whole road on one scan: prototypes, search, a few labels, probe, fine-tuning, boxes, export."""
 
     input: Path | None = Field(None, description="scan; default: the MNI152 average brain inside nilearn")
     out: Path = Field(

@@ -43,7 +43,20 @@ DECODER = (6, 16, 32, 48)
 """Channels of the decoder that is fine-tuned: a CPU spends most of a step on the finest ones."""
 LOOKS = 2
 """Looks at held-out patches during fine-tuning, after the one at its start."""
-STEPS = ("read", "embed", "prototypes", "search", "scribble", "probe", "fine-tune", "segment", "view")
+STEPS = (
+    "read",
+    "embed",
+    "prototypes",
+    "search",
+    "scribble",
+    "probe",
+    "fine-tune",
+    "segment",
+    "detect",
+    "view",
+)
+DETECTOR = "phantom-lesions"
+"""Weights that find boxes: fine-tuned on a phantom, since no public scans with lesions are bundled."""
 
 
 @dataclass
@@ -185,6 +198,8 @@ def run(config: DemoConfig, workspace: Workspace | None = None) -> Steps[DemoRes
     store.set_proposal("network", read_volume(final.out).array[0], author="network", source=str(run_folder))
     store.close()
 
+    yield from clock.step("detect", _detect(case, out, image, workspace, result), str)
+
     yield from clock.step("view", _view(config, project, result), str)
     write_atomically(out / "report.json", json.dumps(result.to_json(), indent=1))
     return result
@@ -226,6 +241,21 @@ def _table(path: Path, image: Path, label: Path) -> Path:
         writer.writerow(["image", "label", "split"])
         writer.writerow([image.resolve(), label.resolve(), "train"])
     return path
+
+
+def _detect(
+    case: Case, out: Path, image: dict[str, Any], workspace: Workspace, result: DemoResult
+) -> Steps[str]:
+    """Boxes of the bundled detector as they are, with what they are worth beside them."""
+    dims = case.volume.spatial_dims
+    if dims != 3:
+        result.notes.append(f"no boxes: {DETECTOR} is for 3 dimensions, the scan has {dims}")
+        return result.notes[-1]
+    finding = PredictConfig(model=DETECTOR, out=out / "detections.json", **image)
+    found = yield from predict.run(finding, workspace)
+    result.figures["detections"] = {"model": DETECTOR, "note": found.note, "boxes": dict(found.boxes)}
+    result.notes.append(f"the boxes are those of the detector {DETECTOR}: {found.note}")
+    return f"{sum(found.boxes.values())} boxes of {DETECTOR}: {found.note}"
 
 
 def _view(config: DemoConfig, project: Project, result: DemoResult) -> Steps[str]:
