@@ -19,6 +19,7 @@ RECIPE = registry_folder() / "phantom-lesions" / "finetune.yaml"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # 340 s of one core: more on a busy machine
 def test_lesions_of_three_to_six_voxels(tmp_path: Path) -> None:
     data = write_phantoms(tmp_path / "learn", [("train", TRAIN, 24), ("val", WATCHED, 6)])
     out = tmp_path / "run"
