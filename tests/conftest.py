@@ -79,7 +79,7 @@ def write_tiny_weights(path: Path, spatial_dims: int, seed: int = 0) -> Path:
     from medssl.store.weights import write_weights
 
     torch.manual_seed(seed)
-    encoder = ResidualEncoder(spatial_dims, 1, (4, 16, 24, 32), (1, 1, 1, 1))
+    encoder = ResidualEncoder(spatial_dims, 1, (4, 16, 24, 32), (1, 1, 1, 1), padding="replicate")
     head = ProjectionHead(72, 24, 16)
     prototypes = Prototypes(16, 12)
     dense = DenseFeatures(encoder.levels)

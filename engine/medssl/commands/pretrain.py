@@ -114,7 +114,7 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     )
     loader = Loader(dataset, sampler, workers=sampling.workers, prefetch=sampling.prefetch)
     torch.manual_seed(config.seed)
-    backbone = Backbone(build_encoder(config.encoder, config.dims))
+    backbone = Backbone(build_encoder(config.encoder, config.dims, padding=config.padding))
     if config.init is not None and config.resume is None:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
     if isinstance(settings, HsslConfig):

@@ -59,6 +59,11 @@ class PretrainConfig(CommandConfig):
     out: Path = Field(description="run folder to make")
     dims: Literal[2, 3] = Field(3, description="2 for images and slices, 3 for volumes")
     encoder: str = Field("small", description="encoder: tiny, small, base, genesis, resnet50 or resenc-l")
+    padding: Literal["replicate", "zeros"] = Field(
+        "replicate",
+        description="what tiny, small and base see beyond the border of a scan: its last cell goes on, or "
+        "zeros, by which cells learn how far the border is",
+    )
     steps: int | None = Field(None, ge=1, description="optimiser steps, in place of training.steps")
     batch_size: int | None = Field(
         None, ge=1, description="crops per step over all processes, in place of training.batch_size"

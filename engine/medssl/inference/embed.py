@@ -51,7 +51,7 @@ class VolumeSource:
     """Normalised voxels on the encoder's working grid, any box of them at a time.
 
     Nothing is copied whole: resampling and normalisation see one box. Beyond the grid, up to a multiple of
-    the coarsest stride, the last voxels go on.
+    the coarsest stride, there is what the encoder's convolutions see beyond a border.
 
     Args:
         volume: the scan; several channels are averaged for an encoder of one.
@@ -84,6 +84,7 @@ class VolumeSource:
             None if self.grid is volume.geometry else interpolation_matrices(volume.geometry, self.grid)
         )
         self._device = encoder.device
+        self._padding = "replicate" if encoder.encoder.config.get("padding") == "replicate" else "constant"
         stride = encoder.levels[-1].stride
         box = region or tuple((0, n) for n in self.grid.shape)
         self._start = tuple(low for low, _ in box)
@@ -99,6 +100,11 @@ class VolumeSource:
             slice(min(low, n - 1) + start, min(high, n) + start)
             for (low, high), start, n in zip(box, self._start, self.valid, strict=True)
         ]
+        beyond = any(low >= n for (low, _), n in zip(box, self.valid, strict=True))
+        if beyond and self._padding == "constant":
+            sizes = [high - low for low, high in box]
+            channels = 1 if self._is_averaged else len(self._array)
+            return torch.zeros((1, channels, *sizes), device=self._device)
         if self._matrices is None:
             values = self._array[(slice(None), *inside)]
         else:
@@ -110,7 +116,7 @@ class VolumeSource:
         missing = [high - low - (s.stop - s.start) for (low, high), s in zip(box, inside, strict=True)]
         if not any(missing):
             return x
-        return torch.nn.functional.pad(x, [n for m in reversed(missing) for n in (0, m)], mode="replicate")
+        return torch.nn.functional.pad(x, [n for m in reversed(missing) for n in (0, m)], mode=self._padding)
 
 
 def embed_volume(volume: Volume, encoder: LoadedEncoder) -> Volume:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from monai.networks.blocks.convolutions import Convolution, ResidualUnit
 from torch import Tensor, nn
@@ -83,9 +83,8 @@ class ResidualEncoder(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Conv3d) and padding != "zeros":
                 module.padding_mode = padding
                 # what the constructor derives from the mode; MONAI's blocks do not pass it one
-                module._reversed_padding_repeated_twice = [
-                    p for p in reversed(module.padding) for _ in range(2)
-                ]
+                widths = cast("tuple[int, ...]", module.padding)
+                module._reversed_padding_repeated_twice = [p for p in reversed(widths) for _ in range(2)]
         levels, stride = [], (1,) * spatial_dims
         for width, step in zip(channels, steps, strict=True):
             stride = tuple(a * b for a, b in zip(stride, step, strict=True))
@@ -141,20 +140,26 @@ _ARCHITECTURES: dict[str, type[AnyEncoder]] = {
 }
 
 
-def build_encoder(name: str, spatial_dims: int, in_channels: int = 1) -> AnyEncoder:
+def build_encoder(
+    name: str, spatial_dims: int, in_channels: int = 1, *, padding: str | None = None
+) -> AnyEncoder:
     """An encoder by name.
 
     Args:
         name: one of `ENCODERS`.
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
+        padding: of the residual family, in place of its own; the published architectures keep theirs.
 
     Raises:
         ValueError: the name is unknown.
     """
     if name not in ENCODERS:
         raise ValueError(f"unknown encoder {name!r}: choose from {', '.join(ENCODERS)}")
-    return restore_encoder({"spatial_dims": spatial_dims, "in_channels": in_channels, **ENCODERS[name]})
+    settings = dict(ENCODERS[name])
+    if padding is not None and "padding" in settings:
+        settings["padding"] = padding
+    return restore_encoder({"spatial_dims": spatial_dims, "in_channels": in_channels, **settings})
 
 
 def restore_encoder(config: Mapping[str, Any]) -> AnyEncoder:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import cast
 
-import torch
 from monai.networks.blocks.convolutions import Convolution
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -34,20 +34,20 @@ def fused(module: nn.Module) -> nn.Module:
     copy = deepcopy(module)
     for block in copy.modules():
         norm = _norm(block)
-        if norm is not None and isinstance(block, Convolution):
-            block.conv = fuse_conv_bn_eval(block.conv, norm)
-            block.adn.N = nn.Identity()
+        if norm is not None:
+            block.conv = fuse_conv_bn_eval(cast("nn.Conv3d", block.conv), norm)
+            cast("nn.Sequential", block.adn).N = nn.Identity()
         if isinstance(block, nn.ReLU):
             block.inplace = True
     return copy.requires_grad_(False)
 
 
-def _norm(block: nn.Module) -> torch.nn.Module | None:
+def _norm(block: nn.Module) -> _BatchNorm | None:
     """The batch norm that directly follows the convolution of a block."""
     if not isinstance(block, Convolution):
         return None
     parts = dict(block.named_children())
     if list(parts) != ["conv", "adn"]:
         return None
-    first = next(iter(parts["adn"].named_children()), ("", None))
-    return first[1] if first[0] == "N" and isinstance(first[1], _BatchNorm) else None
+    name, first = next(iter(parts["adn"].named_children()), ("", None))
+    return first if name == "N" and isinstance(first, _BatchNorm) else None

@@ -29,12 +29,17 @@ def scan(spatial_dims: int, rng: np.random.Generator, spacing: float = 0.5) -> V
     return Volume(array, geometry, "CT", "scan")
 
 
+def beyond(encoder: LoadedEncoder) -> str:
+    """How a scan goes on up to a multiple of the coarsest stride."""
+    return {"replicate": "replicate", "zeros": "constant"}[encoder.encoder.config["padding"]]
+
+
 def one_pass(volume: Volume, encoder: LoadedEncoder) -> torch.Tensor:
     """The bare network over the whole padded volume, then the dense feature as training sees it."""
     x = torch.from_numpy(Normalizer.fit(volume.array, volume.modality)(volume.array))[None]
     pad = [n for size in reversed(volume.geometry.shape) for n in (0, -size % 16)]
     with torch.inference_mode():
-        pyramid = encoder(F.pad(x, pad, mode="replicate"))
+        pyramid = encoder(F.pad(x, pad, mode=beyond(encoder)))
         return encoder.features(pyramid)[0]
 
 
@@ -92,7 +97,7 @@ def test_prototypes_equal_one_pass(
     x = torch.from_numpy(Normalizer.fit(volume.array, "CT")(volume.array))[None]
     pad = [n for size in reversed(volume.geometry.shape) for n in (0, -size % 16)]
     with torch.inference_mode():
-        cells = encoder.features.concatenated(encoder(F.pad(x, pad, mode="replicate")))
+        cells = encoder.features.concatenated(encoder(F.pad(x, pad, mode=beyond(encoder))))
         expected = encoder.prototypes(encoder.head(cells))[0].argmax(0).numpy()
     expected = expected[tuple(slice(0, n) for n in found.geometry.shape)]
     assert (found.array[0] == expected).mean() > 0.999  # ties may fall either way

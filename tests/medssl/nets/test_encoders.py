@@ -108,6 +108,12 @@ def test_replicate_padding_hides_the_border(padding, is_felt, spatial_dims):
     assert (spread > 1e-3) == is_felt
 
 
+@pytest.mark.parametrize(("name", "expected"), [("tiny", "zeros"), ("genesis", None)])
+def test_a_padding_is_for_the_residual_family(name, expected):
+    with torch.device("meta"):
+        assert build_encoder(name, 2, padding="zeros").config.get("padding") == expected
+
+
 def test_weights_without_a_padding_in_their_header_have_zeros():
     assert (
         restore_encoder({"spatial_dims": 2, "channels": (4, 6), "blocks": (1, 1)}).config["padding"]
