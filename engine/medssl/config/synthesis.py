@@ -9,17 +9,21 @@ from medssl.config.run import RunConfig
 
 
 class SynthesisConfig(RunConfig):
-    """Contrast of cells by the label of generated volumes (after Dey et al. 2025; sizes are ours)."""
+    """Contrast of cells by the label of generated volumes (after Dey et al. 2025; sizes are ours).
+
+    Both views show the whole volume by default: with crops cut and turned independently nothing tells
+    at first which cells belong together, and the loss stays where all cells are equal.
+    """
 
     cells_per_crop: int = Field(256, ge=2, description="places sampled per pair of views")
     hidden: int = Field(256, ge=1, description="hidden width of the projection head")
     dim: int = Field(128, ge=1, description="dimension of the projections")
     temperature: float = Field(0.1, gt=0, description="temperature of the contrast")
     global_size: int = Field(48, ge=16, description="edge of the two crops, voxels")
-    global_scale: Range = Field((0.5, 1.0), description="volume fraction of a crop (area in 2D)")
-    aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a crop")
+    global_scale: Range = Field((1.0, 1.0), description="volume fraction of a crop (area in 2D)")
+    aspect: float = Field(1.0, ge=1, description="largest stretch of an axis of a crop")
     turn_p: float = Field(
-        1.0,
+        0.0,
         ge=0,
         le=1,
         description="probability that a crop is flipped and turned by quarters; 0 where laterality matters",

@@ -38,7 +38,9 @@ class TrainingConfig(RunConfig):
     beta2: float = Field(0.99, ge=0, lt=1, description="second beta of adamw and lamb")
     clip: float = Field(3.0, ge=0, description="largest gradient norm; 0 does not clip")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
-        "32-true", description="arithmetic of the forward pass; mixed precision pays on a GPU only"
+        "32-true",
+        description="arithmetic of the forward pass; mixed precision pays on a GPU and, bf16, on a CPU with "
+        "instructions for it",
     )
     compile: bool = Field(False, description="torch.compile the trainable: pays on long GPU runs")
     channels_last: bool = Field(False, description="channels-last memory format, faster convolutions")

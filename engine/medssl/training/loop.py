@@ -141,11 +141,11 @@ def fit(
     return FitResult(step, meter.last, stopped)
 
 
-@dataclass(frozen=True)
 class _Opaque:
-    """Views of any type: Fabric looks into collections and stumbles over frozen dataclasses."""
+    """Views of any type. Not a dataclass: Fabric looks into those, and stumbles over frozen ones."""
 
-    value: Any
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class _Step(nn.Module):
