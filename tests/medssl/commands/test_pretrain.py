@@ -200,6 +200,23 @@ def test_torchrun_goes_on_from_the_last_checkpoint_when_a_worker_is_killed(
     assert_same(config.out, tmp_path / "whole")
 
 
+@pytest.mark.slow
+def test_two_processes_take_turns_between_scans_and_generated_volumes(
+    pretrain_config, tmp_path: Path
+) -> None:
+    """Every step leaves out the head of whoever's turn it is not; DDP must not wait for its gradients."""
+    small = {"global_size": 16, "cells_per_crop": 16, "hidden": 8, "dim": 8}
+    config = pretrain_config(generated=0.5, synthesis=small)
+    config.to_yaml(tmp_path / "config.yaml")
+    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command = ["--nproc-per-node", "2", "-m", "medssl", "pretrain", "--config", str(tmp_path / "config.yaml")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    subprocess.run([*agent, *command], env=environment, check=True, capture_output=True, timeout=400)
+    events = Run(config.out).events()
+    assert ["synthesis/loss" in event["metrics"] for event in events] == [False, True, False, True]
+    assert load_encoder(config.out).metadata["method"] == "swav"
+
+
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 @pytest.mark.parametrize("method", ["spark", "mae"])
 def test_norms_of_an_encoder_that_saw_parts_are_measured_on_whole_images(

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from medssl.config.hybrid import HybridConfig
 from medssl.methods import METHODS
 from medssl.methods.hybrid import Hybrid
+from medssl.methods.mixture import Mixture
 from medssl.nets.backbone import Backbone
 from medssl.nets.encoders import ResidualEncoder
 from medssl.nets.synced_norm import synchronise_norms
@@ -39,6 +40,7 @@ SETTINGS = {
     "byol": PAIR,
     "swav": SWAV,
     "hybrid": SWAV,
+    "mixture": PAIR,
     "hssl": {
         "stage": "joint",
         "views": PAIR["views"],
@@ -67,12 +69,17 @@ def share(value, count):
 
 def result(name, n):
     torch.manual_seed(0)
-    entry = METHODS["swav" if name == "hybrid" else name]
+    entry = METHODS[{"hybrid": "swav", "mixture": "simclr"}.get(name, name)]
     backbone = Backbone(ResidualEncoder(n, 1, (4, 5, 6, 6), (1, 1, 1, 1)))
     method = entry.build(entry.config_class().model_validate(SETTINGS[name]), backbone, 2)
     if name == "hybrid":
         config = HybridConfig(class_weight=1.0, dense_weight=1.0, size=16)
         method = Hybrid(method, config, classes=2, labels=2)
+    if name == "mixture":  # the second step, whose gradients are compared, is the synthesis's
+        synthesis = METHODS["synthesis"]
+        sizes = {"global_size": 16, "cells_per_crop": 20, "hidden": 8, "dim": 6}
+        config = synthesis.config_class().model_validate(sizes)
+        method = Mixture(method, synthesis.build(config, backbone, 2), share=0.5)
     synchronise_norms(method.train().double())
     if name == "hssl":  # its classification is single precision by design, the class weights with it
         method.task_share, method.group_share = method.task_share.float(), method.group_share.float()
@@ -108,7 +115,7 @@ if world > 1:
     dist.destroy_process_group()
 """
 
-METHODS = ("simclr", "moco", "byol", "swav", "hybrid", "hssl", "models-genesis", "spark", "mae")
+METHODS = ("simclr", "moco", "byol", "swav", "hybrid", "mixture", "hssl", "models-genesis", "spark", "mae")
 CASES = [f"{name}-{n}" for name in METHODS for n in (2, 3)]
 
 
