@@ -137,7 +137,7 @@ class Engine:
         if isinstance(where, Path):
             vectors = self._workspace.index(where)
         else:
-            encoder = self._workspace.encoder(self.encoder)
+            encoder = self._workspace.encoder(self.encoder, volume.spatial_dims)
             vectors = yield from self._workspace.volume_index_steps(where or volume, encoder)
         found = yield from search_steps(
             vectors, volume, self._workspace, at=voxel, encoder=self.encoder, top=top

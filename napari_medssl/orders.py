@@ -20,6 +20,7 @@ from medssl.io import list_series, read_volume, write_volume
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.labels import LabelStore
 from medssl.store.project import Project, VolumeEntry, series_key
+from medssl.store.weights import suited
 
 FIRST_SETTINGS = ("mode", "steps")
 MORE_SETTINGS = ("batch_size", "evaluate_every", "patience", "encoder_rate", "seed")
@@ -58,13 +59,14 @@ def order_training(
     name = time.strftime("%Y%m%d-%H%M%S")
     data = folder / "training" / name
     data.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows, dims = [], 3
     for number, entry in enumerate(project.volumes):
         yield Progress(number, len(project.volumes), "collecting labels")
         store = LabelStore(project, entry.id)
         labels = store.restore()
         if len(np.unique(labels)) > 2:
             rows.append(_row(project, entry, labels, data))
+            dims = labels.ndim
     if not rows:
         raise InputError("no scan of this project has labels of two classes; paint a few voxels of each")
     table = data / "table.csv"
@@ -79,7 +81,7 @@ def order_training(
         "task": "segmentation",
         "data": str(table),
         "out": str(run),
-        "init": encoder,
+        "init": suited(encoder, dims),
         "labels": "scribbles",
         "classes": {entry.id: entry.name for entry in project.classes},
         "brief": True,

@@ -15,6 +15,7 @@ from medssl.io import read_volume
 from medssl.jobs.progress import Progress, Steps
 from medssl.retrieval.cells import index_cells
 from medssl.retrieval.index import FeatureIndex
+from medssl.store.weights import BUNDLED
 from medssl.volume import Volume
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def run(config: EmbedConfig, workspace: Workspace | None = None) -> Steps[EmbedR
                 volume = _read(row)
                 if volume.spatial_dims != encoder.spatial_dims and len(rows) > 1:
                     raise InputError(
-                        f"has {volume.spatial_dims} dimensions, the encoder {encoder.spatial_dims}"
+                        f"has {volume.spatial_dims} dimensions, the encoder {encoder.spatial_dims}; "
+                        f"for example {BUNDLED[volume.spatial_dims]} takes it"
                     )
             except InputError as error:
                 if len(rows) == 1:

@@ -101,7 +101,7 @@ def probe_steps(
         probe: fitted again from its last weights; None makes one.
         with_uncertainty: also 1 - margin of the probabilities.
     """
-    loaded = workspace.encoder(encoder)
+    loaded = workspace.encoder(encoder, labelled[0][0].spatial_dims)
     scans = []
     for volume, labels in labelled:
         found = yield from workspace.features_steps(volume, loaded)

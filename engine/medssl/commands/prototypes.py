@@ -101,7 +101,7 @@ def prototype_steps(
     Raises:
         InputError: learned prototypes are asked for and the weights have none.
     """
-    loaded = workspace.encoder(encoder)
+    loaded = workspace.encoder(encoder, volume.spatial_dims)
     found = yield from workspace.features_steps(volume, loaded)
     mask = workspace.foreground(volume, found.features.geometry)
     learned = None if loaded.prototypes is None else loaded.prototypes.weight.detach().cpu().numpy()

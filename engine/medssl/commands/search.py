@@ -104,7 +104,7 @@ def search_steps(
         reach = max(index.signature["settings"]["stride"]) * max(volume.geometry.spacing) / 2
         query = index.cell_at(name, volume.geometry.to_world(voxel)[::-1], reach)
     if query is None:
-        loaded = _encoder_of(index, workspace, encoder)
+        loaded = _encoder_of(index, workspace, encoder, volume.spatial_dims)
         features = yield from _features(volume, workspace, loaded, voxel if region is None else region)
         if region is None:
             query = vector_at(features, volume.geometry, voxel)
@@ -130,8 +130,10 @@ def _features(
     return (yield from patch_steps(volume, encoder, painted.min(0).tolist(), painted.max(0).tolist()))
 
 
-def _encoder_of(index: FeatureIndex, workspace: Workspace, name: str | None) -> LoadedEncoder:
-    encoder = workspace.encoder(name or index.information.get("encoder", "default"))
+def _encoder_of(
+    index: FeatureIndex, workspace: Workspace, name: str | None, spatial_dims: int
+) -> LoadedEncoder:
+    encoder = workspace.encoder(name or index.information.get("encoder", "default"), spatial_dims)
     if index_signature(encoder) != index.signature:
         raise SignatureMismatchError(
             f"the weights {encoder.name!r} are not those the index was made with; name those, or embed again"

@@ -17,7 +17,7 @@ from medssl.retrieval.cells import POOLING, foreground, index_cells
 from medssl.retrieval.index import FeatureIndex
 from medssl.store.features import FeatureSignature, FeatureStore, StoredFeatures
 from medssl.store.project import Project, content_hash
-from medssl.store.weights import resolve
+from medssl.store.weights import resolve, suited
 from medssl.volume import Geometry, Volume
 from medssl.volume.working_grid import working_geometry
 
@@ -76,11 +76,16 @@ class Workspace:
 
         return choose_device(self._device)
 
-    def encoder(self, name: str) -> LoadedEncoder:
-        """Weights by registry name, run folder or file; loaded again only when the file changed."""
+    def encoder(self, name: str, spatial_dims: int = 3) -> LoadedEncoder:
+        """Weights by registry name, run folder or file; loaded again only when the file changed.
+
+        Args:
+            name: "default" becomes "default-2d" for images.
+            spatial_dims: of the input, 2 or 3.
+        """
         from medssl.inference.load import load_record
 
-        record = resolve(name)
+        record = resolve(suited(name, spatial_dims))
         key = ("encoder", str(record.path.resolve()), record.path.stat().st_mtime_ns)
         kept: LoadedEncoder | None = self._recall(key)
         if kept is None:

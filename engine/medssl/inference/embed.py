@@ -18,6 +18,7 @@ from medssl.inference.tiling import Box, Source, Stage, fill, part
 from medssl.jobs.progress import Progress, Steps, drain
 from medssl.nets.dense import resize
 from medssl.protocols import FeatureLevel
+from medssl.store.weights import BUNDLED
 from medssl.volume import Volume
 from medssl.volume.normalize import Normalizer
 from medssl.volume.resample import interpolate, interpolation_matrices
@@ -67,7 +68,8 @@ class VolumeSource:
         if volume.spatial_dims != encoder.spatial_dims:
             raise InputError(
                 f"{volume.id or 'the image'} has {volume.spatial_dims} dimensions and the encoder "
-                f"{encoder.name!r} is for {encoder.spatial_dims}; choose another encoder"
+                f"{encoder.name!r} is for {encoder.spatial_dims}; choose another, "
+                f"for example {BUNDLED[volume.spatial_dims]}"
             )
         channels = len(volume.array)
         if encoder.in_channels not in (1, channels):

@@ -22,6 +22,8 @@ from medssl.errors import InputError
 from medssl.store.atomic import atomic_file
 
 FORMAT = "medssl-1"
+BUNDLED = {2: "default-2d", 3: "default"}
+"""Names of the bundled encoders by the dimensions of what they take."""
 EXPORTED = Path("exported") / "model.safetensors"
 _METADATA_KEY = "medssl"
 
@@ -68,6 +70,16 @@ def registry_folder() -> Path:
     """Where the bundled weights lie: the package data of medssl, in a wheel as in a clone."""
     with resources.as_file(resources.files("medssl.bundled_weights")) as folder:
         return folder
+
+
+def suited(name: str, spatial_dims: int) -> str:
+    """``name``; the bundled weights for images where those for volumes are named and an image is given.
+
+    Args:
+        name: registry name, run folder or file.
+        spatial_dims: of the input, 2 or 3.
+    """
+    return BUNDLED[spatial_dims] if name == BUNDLED[3] else name
 
 
 def read_registry(folder: Path | None = None) -> dict[str, RegistryEntry]:

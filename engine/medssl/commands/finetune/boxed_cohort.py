@@ -77,7 +77,8 @@ def read_boxed_cohort(start: Start) -> Steps[BoxedCohort]:
         dims = dims or volume.spatial_dims
         if volume.spatial_dims != dims:
             raise InputError(
-                f"{row.origin}: {row.image.name} has {volume.spatial_dims} dimensions, the model {dims}"
+                f"{row.origin}: {row.image.name} has {volume.spatial_dims} dimensions, the model {dims}; "
+                "give it alone, or --init with weights for it"
             )
         volumes.append(
             box_working_grid(

@@ -106,7 +106,8 @@ def _read(start: Start) -> Steps[ClassifiedCohort]:
         dims = dims or volume.spatial_dims
         if volume.spatial_dims != dims:
             raise InputError(
-                f"{row.origin}: {row.image.name} has {volume.spatial_dims} dimensions, the model {dims}"
+                f"{row.origin}: {row.image.name} has {volume.spatial_dims} dimensions, the model {dims}; "
+                "give it alone, or --init with weights for it"
             )
         images.append(
             to_classified(

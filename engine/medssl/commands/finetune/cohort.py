@@ -105,7 +105,8 @@ def read_cohort(
         dims = dims or volume.spatial_dims
         if volume.spatial_dims != dims:
             raise InputError(
-                f"{row.origin}: {row.image.name} has {volume.spatial_dims} dimensions, the model {dims}"
+                f"{row.origin}: {row.image.name} has {volume.spatial_dims} dimensions, the model {dims}; "
+                "give it alone, or --init with weights for it"
             )
         judged = mask
         if number <= len(rows):
