@@ -118,3 +118,22 @@ def test_a_run_without_weights_is_not_trained(engine: Engine, tmp_path: Path) ->
     assert engine.trained(tmp_path) == "Training ended."
     (tmp_path / "result.json").write_text('{"message": "the network beats the probe"}')
     assert engine.trained(tmp_path) == "the network beats the probe"
+
+
+def test_an_image_takes_the_weights_for_images(tmp_path: Path, rng: np.random.Generator) -> None:
+    engine, path, project = Engine("default", "cpu"), tmp_path / "image.png", tmp_path / "project"
+    pixels = rng.integers(0, 255, (1, 96, 112)).astype(np.uint8)
+    write_volume(Volume(pixels, Geometry.from_arrays((96, 112)), ""), path)
+    image = drain(engine.open(path)).volume
+    assert len(drain(engine.prototypes(image, 4)).counts) == 4
+    assert len(drain(engine.search(image, (40, 70), 5))) == 5
+    entered = drain(engine.enter(project, image, Source(path=path)))
+    ones = np.ones((4, 4), np.uint8)
+    for place, value in (((8, 14), 2), ((60, 80), 1)):
+        entered.store.journal.append(Edit(place, ones * 0, ones * value))
+    scribbles = image.with_array(entered.store.restore()[None])
+    assert drain(engine.probe(image, scribbles, lambda proposal: None)).array.shape == (1, 96, 112)
+    entered.store.close()
+    order = drain(engine.order_training(project, {"steps": 5}))
+    settings = Path(order.arguments[order.arguments.index("--config") + 1]).read_text()
+    assert "init: default-2d" in settings
