@@ -73,6 +73,9 @@ def run(config: EmbedConfig, workspace: Workspace | None = None) -> Steps[EmbedR
     rows = read_data(config.data)
     yield Progress(0, len(rows), "loading weights")
     workspace = workspace or Workspace(config.device)
+    config = config.model_copy(
+        update={"encoder": workspace.suited(config.encoder, (row.image for row in rows))}
+    )
     encoder = workspace.encoder(config.encoder)
     index = _open(config, encoder)
     added: list[str] = []

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.errors import InputError
 from medssl.io import read_volume
 from medssl.jobs.progress import Steps
 from medssl.retrieval.cells import POOLING, foreground, index_cells
 from medssl.retrieval.index import FeatureIndex
 from medssl.store.features import FeatureSignature, FeatureStore, StoredFeatures
 from medssl.store.project import Project, content_hash
-from medssl.store.weights import resolve, suited
+from medssl.store.weights import BUNDLED, resolve, suited
 from medssl.volume import Geometry, Volume
 from medssl.volume.working_grid import working_geometry
 
@@ -92,6 +94,20 @@ class Workspace:
             kept = load_record(record).to(self.device)
             self._keep(key, kept, sum(p.numel() * p.element_size() for p in kept.parameters()))
         return kept
+
+    def suited(self, name: str, scans: Iterable[Path]) -> str:
+        """``name``; where it is "default", the bundled weights for what the first readable scan is.
+
+        Args:
+            name: registry name, run folder or file.
+            scans: of a cohort; those that cannot be read are passed over.
+        """
+        if name != BUNDLED[3]:
+            return name
+        for scan in scans:
+            with suppress(InputError):
+                return suited(name, self.volume(scan).spatial_dims)
+        return name
 
     def volume(self, path: Path, series: str | None = None) -> Volume:
         """A scan by path; read again only when the file changed."""

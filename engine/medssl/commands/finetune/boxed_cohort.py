@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from medssl.commands.finetune.start import Start
+from medssl.commands.finetune.start import Start, same_dims
 from medssl.config.finetune import FinetuneConfig
 from medssl.data.boxed import BoxedVolume, box_working_grid, class_names, read_boxed
 from medssl.data.held_out import nested_fraction, split_scans
@@ -74,12 +74,7 @@ def read_boxed_cohort(start: Start) -> Steps[BoxedCohort]:
     total = len(rows) + len(held_rows)
     for number, row in enumerate([*rows, *held_rows], start=1):
         volume, boxes = read_row(row, config)
-        dims = dims or volume.spatial_dims
-        if volume.spatial_dims != dims:
-            raise InputError(
-                f"{row.origin}: {row.image.name} has {volume.spatial_dims} dimensions, the model {dims}; "
-                "give it alone, or --init with weights for it"
-            )
+        dims = same_dims(row, volume, dims)
         volumes.append(
             box_working_grid(
                 row, volume, boxes, names, spacing_range=start.spacing_range, scratch=start.scratch

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.commands.finetune.fitting import fit_task, new_encoder
-from medssl.commands.finetune.start import Outcome, Start
+from medssl.commands.finetune.start import Outcome, Start, same_dims
 from medssl.data.held_out import nested_fraction, split_scans
 from medssl.data.table import Row, read_data
 from medssl.errors import InputError
@@ -103,12 +103,7 @@ def _read(start: Start) -> Steps[ClassifiedCohort]:
     known = targets(everyone, names, multi_label)
     for number, (row, target) in enumerate(zip(everyone, known, strict=True), start=1):
         volume = read_image(row)
-        dims = dims or volume.spatial_dims
-        if volume.spatial_dims != dims:
-            raise InputError(
-                f"{row.origin}: {row.image.name} has {volume.spatial_dims} dimensions, the model {dims}; "
-                "give it alone, or --init with weights for it"
-            )
+        dims = same_dims(row, volume, dims)
         images.append(
             to_classified(
                 row,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.commands.finetune.start import same_dims
 from medssl.config.finetune import FinetuneConfig
 from medssl.data.held_out import hold_out_voxels, nested_fraction, split_rows
 from medssl.data.labelled import (
@@ -102,12 +103,7 @@ def read_cohort(
     total = len(rows) + len(held_rows)
     for number, row in enumerate([*rows, *held_rows], start=1):
         volume, mask = read_known(row, config)
-        dims = dims or volume.spatial_dims
-        if volume.spatial_dims != dims:
-            raise InputError(
-                f"{row.origin}: {row.image.name} has {volume.spatial_dims} dimensions, the model {dims}; "
-                "give it alone, or --init with weights for it"
-            )
+        dims = same_dims(row, volume, dims)
         judged = mask
         if number <= len(rows):
             if not held_rows:

@@ -15,6 +15,7 @@ from medssl.commands.finetune.result import FinetuneResult
 from medssl.commands.finetune.start import Outcome, Start
 from medssl.commands.workspace import Workspace
 from medssl.config.finetune import FinetuneConfig
+from medssl.data.table import read_data
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.atomic import write_atomically
 from medssl.store.project import Project
@@ -39,7 +40,9 @@ def run(config: FinetuneConfig, workspace: Workspace | None = None) -> Steps[Fin
     yield Progress(0, None, "starting", message=f"reading {config.data}")
     project = None if config.project is None else Project.open(config.project)
     warm = workspace or Workspace(config.device, project=project)
-    loaded = None if config.init == "none" else warm.encoder(config.init)
+    init = warm.suited(config.init, (row.image for row in read_data(config.data)))
+    config = config.model_copy(update={"init": init})
+    loaded = None if init == "none" else warm.encoder(init)
     folder = _run_folder(config)
     for left in folder.folder.glob("scratch-*"):  # of a run that was killed
         shutil.rmtree(left, ignore_errors=True)

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.config.finetune import FinetuneConfig
+from medssl.data.table import Row
+from medssl.errors import InputError
 from medssl.store.runs import Run
+from medssl.volume import Volume
 from medssl.volume.working_grid import SPACING_RANGE
 
 if TYPE_CHECKING:
@@ -73,3 +76,22 @@ class Outcome:
     scores: Mapping[str, Any]
     fitted: FitResult | None = None
     best_step: int = 0
+
+
+def same_dims(row: Row, volume: Volume, dims: int | None) -> int:
+    """Dimensions that the scans of a run share.
+
+    Args:
+        row: where the scan comes from.
+        volume: the scan.
+        dims: of the encoder or of the scans before; None where there is neither.
+
+    Raises:
+        InputError: the scan has others.
+    """
+    if dims is not None and volume.spatial_dims != dims:
+        raise InputError(
+            f"{row.origin}: {row.image.name} has {volume.spatial_dims} dimensions, the model {dims}; "
+            "give it alone, or --init with weights for it"
+        )
+    return volume.spatial_dims
