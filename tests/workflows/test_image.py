@@ -96,7 +96,8 @@ def test_a_cohort_decides_which_weights_it_takes(
     # an index holds scans of one kind: the first one's
     table.write_text("image\nslice.png\nscan.nii.gz\n")
     found = report(capsys, "embed", "--data", table, "--out", tmp_path / "index")
-    assert len(found["volumes"]) == 1 and found["volumes"][0].startswith("slice")
+    (entered,) = found["volumes"]
+    assert entered.startswith("slice")
     (left,) = found["failures"]
     assert "has 3 dimensions, the encoder 2; for example default takes it" in left["reason"]
     # a fine-tuning starts from weights that fit

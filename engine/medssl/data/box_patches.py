@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from medssl.data.boxed import BoxedVolume
+from medssl.data.step_batches import StepBatches, corner_around, cut
 from medssl.errors import InputError
 from medssl.protocols import Batch
 
@@ -16,8 +17,8 @@ EMPTY, IGNORED = -1, -2
 """Classes of a padding entry, and of a box whose centre lies outside the patch: neither hit nor miss."""
 
 
-class BoxPatchLoader:
-    """Batches of patches as a pure function of seed and step: a resumed run needs no state.
+class BoxPatchLoader(StepBatches):
+    """Batches of patches.
 
     Args:
         volumes: of one dimension.
@@ -42,26 +43,16 @@ class BoxPatchLoader:
     ) -> None:
         if not volumes:
             raise InputError("there is no scan with boxes to train on")
+        super().__init__([volume.row.modality for volume in volumes], batch_size, seed)
         self.volumes = tuple(volumes)
         self.crop = crop
-        self.batch_size = batch_size
-        self.seed = seed
         self.foreground = foreground
-        modalities = sorted({volume.row.modality for volume in volumes})
-        self._modality = [modalities.index(volume.row.modality) for volume in volumes]
         self._places: dict[int, list[tuple[int, int]]] = {}
         for number, volume in enumerate(volumes):
             for box, index in enumerate(volume.classes.tolist()):
                 self._places.setdefault(index, []).append((number, box))
         if not self._places:
             raise InputError(f"{volumes[0].row.origin}: no scan has a box; detection learns from boxes")
-
-    def batches(self, start: int = 0) -> Iterator[Batch]:
-        """Batch ``start``, ``start + 1``, ... without end."""
-        step = start
-        while True:
-            yield self.batch(step)
-            step += 1
 
     def batch(self, step: int) -> Batch:
         """The patches of one step.
@@ -103,25 +94,15 @@ class BoxPatchLoader:
         else:
             number = int(rng.integers(len(self.volumes)))
             centre = np.array([int(rng.integers(size)) for size in self.volumes[number].grid.shape])
-        corner = []
-        shape = self.volumes[number].grid.shape
-        for place, size, whole in zip(centre.tolist(), self.crop, shape, strict=True):
-            low, high = place - size + 1, place
-            if whole >= size:
-                low, high = max(0, low), min(whole - size, high)
-            else:
-                low, high = max(whole - size, low), min(0, high)
-            corner.append(int(rng.integers(low, high + 1)))
-        return number, tuple(corner)
+        return number, corner_around(centre, self.crop, self.volumes[number].grid.shape, rng)
 
     def _cut(
         self, volume: BoxedVolume, corner: tuple[int, ...]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         size, start = np.asarray(self.crop), np.asarray(corner)
-        first, last = np.maximum(start, 0), np.minimum(start + size, volume.grid.shape)
-        inside = tuple(map(slice, first, last))
+        inside, target = cut(corner, self.crop, volume.grid.shape)
         image = np.zeros((len(volume.image), *self.crop), np.float32)
-        image[(slice(None), *map(slice, first - start, last - start))] = volume.image[(slice(None), *inside)]
+        image[(slice(None), *target)] = volume.image[(slice(None), *inside)]
         boxes = volume.boxes - np.concatenate([start, start])
         low, high = boxes[:, : len(size)], boxes[:, len(size) :]
         touches = ((high > 0) & (low < size)).all(axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from medssl.data.labelled import working_image
+from medssl.data.step_batches import StepBatches
 from medssl.data.table import Row
 from medssl.errors import InputError
 from medssl.io import read_volume
@@ -117,8 +118,8 @@ def to_classified(
     return ClassifiedImage(row, image, spacing, target)
 
 
-class ClassLoader:
-    """Batches of whole images as a pure function of seed and step; every image once per epoch.
+class ClassLoader(StepBatches):
+    """Batches of whole images; every image once per epoch.
 
     Args:
         images: of one dimension.
@@ -130,19 +131,9 @@ class ClassLoader:
     def __init__(
         self, images: Sequence[ClassifiedImage], shape: tuple[int, ...], batch_size: int, *, seed: int = 0
     ) -> None:
+        super().__init__([image.row.modality for image in images], batch_size, seed)
         self.images = tuple(images)
         self.shape = shape
-        self.batch_size = batch_size
-        self.seed = seed
-        modalities = sorted({image.row.modality for image in images})
-        self._modality = [modalities.index(image.row.modality) for image in images]
-
-    def batches(self, start: int = 0) -> Iterator[Batch]:
-        """Batch ``start``, ``start + 1``, ... without end."""
-        step = start
-        while True:
-            yield self.batch(step)
-            step += 1
 
     def batch(self, step: int) -> Batch:
         """Image (B, 1, *shape) and target "class" (B, K) float32, 0 or 1."""

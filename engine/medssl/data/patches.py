@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from medssl.data.labelled import UNLABELLED, LabelledVolume, to_indices
+from medssl.data.step_batches import StepBatches, corner_around, cut
 from medssl.errors import InputError
 from medssl.protocols import Batch
 
@@ -16,8 +17,8 @@ _PLACES = 4000
 """Voxels remembered per class and volume as places to cut around."""
 
 
-class PatchLoader:
-    """Batches of patches as a pure function of seed and step: a resumed run needs no state.
+class PatchLoader(StepBatches):
+    """Batches of patches.
 
     A sample first draws a volume, then one of the classes that the volume holds, then a voxel of this
     class, and cuts a patch that holds it at a random place. Beyond the volume lie zeros without label.
@@ -47,22 +48,12 @@ class PatchLoader:
     ) -> None:
         if not volumes:
             raise InputError("there is no labelled volume to train on")
+        super().__init__([volume.row.modality for volume in volumes], batch_size, seed)
         self.volumes = tuple(volumes)
         self.values = tuple(values)
         self.crop = crop
-        self.batch_size = batch_size
-        self.seed = seed
         self.foreground = foreground
-        modalities = sorted({volume.row.modality for volume in volumes})
-        self._modality = [modalities.index(volume.row.modality) for volume in volumes]
         self._places = [_places(volume, np.random.default_rng([seed, n])) for n, volume in enumerate(volumes)]
-
-    def batches(self, start: int = 0) -> Iterator[Batch]:
-        """Batch ``start``, ``start + 1``, ... without end."""
-        step = start
-        while True:
-            yield self.batch(step)
-            step += 1
 
     def batch(self, step: int) -> Batch:
         """The patches of one step: image (B, 1, *crop), label (B, 1, *crop) index, -1 unlabelled."""
@@ -77,7 +68,8 @@ class PatchLoader:
                 weights[:] = 1
             around = places[int(rng.choice(classes, p=weights / weights.sum()))]
             centre = around[int(rng.integers(len(around)))]
-            image, label = self._cut(self.volumes[number], self._corner(number, centre, rng))
+            corner = corner_around(centre, self.crop, self.volumes[number].grid.shape, rng)
+            image, label = self._cut(self.volumes[number], corner)
             images.append(image)
             labels.append(label)
             chosen.append(number)
@@ -89,26 +81,10 @@ class PatchLoader:
             label=torch.from_numpy(np.stack(labels)[:, None].astype(np.int64)),
         )
 
-    def _corner(self, number: int, centre: NDArray[np.intp], rng: np.random.Generator) -> tuple[int, ...]:
-        """A patch that holds ``centre`` at a random place, inside the volume where that is possible."""
-        corner = []
-        for place, size, whole in zip(centre, self.crop, self.volumes[number].grid.shape, strict=True):
-            low, high = int(place) - size + 1, int(place)
-            if whole >= size:
-                low, high = max(0, low), min(whole - size, high)
-            else:
-                low, high = max(whole - size, low), min(0, high)
-            corner.append(int(rng.integers(low, high + 1)))
-        return tuple(corner)
-
     def _cut(
         self, volume: LabelledVolume, corner: tuple[int, ...]
     ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-        shape = volume.grid.shape
-        inside = tuple(
-            slice(max(0, a), min(whole, a + n)) for a, n, whole in zip(corner, self.crop, shape, strict=True)
-        )
-        target = tuple(slice(s.start - a, s.stop - a) for a, s in zip(corner, inside, strict=True))
+        inside, target = cut(corner, self.crop, volume.grid.shape)
         image = np.zeros((len(volume.image), *self.crop), np.float32)
         label = np.full(self.crop, UNLABELLED, np.int16)
         image[(slice(None), *target)] = volume.image[(slice(None), *inside)]

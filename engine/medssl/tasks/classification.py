@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from medssl.config.classification import ClassificationConfig
-from medssl.nets.backbone import Backbone
 from medssl.nets.classification import ClassificationNetwork
 from medssl.protocols import Batch, Losses
+from medssl.tasks.encoder_task import EncoderTask
 from medssl.transforms.random_intensity import RandomIntensity
 from medssl.transforms.spatial import apply, draw_orthogonal
 
@@ -30,15 +30,14 @@ class ClassificationViews:
     target: Tensor
 
 
-class ClassificationTask(nn.Module):
+class ClassificationTask(EncoderTask[ClassificationNetwork]):
     """Views -> encoder -> pooled features -> logits -> cross-entropy; per class where several may be true.
 
     Args:
         network: encoder and linear map.
         config: augmentation.
         multi_label: whether several classes may be true at once.
-        frozen_steps: steps during which the encoder does not learn.
-        freeze_statistics: keep the running statistics of the encoder.
+        frozen_steps, freeze_statistics: see `EncoderTask`.
     """
 
     def __init__(
@@ -50,27 +49,12 @@ class ClassificationTask(nn.Module):
         frozen_steps: int = 0,
         freeze_statistics: bool = True,
     ) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network, frozen_steps=frozen_steps, freeze_statistics=freeze_statistics)
         self.config = config
         self.multi_label = multi_label
-        self.frozen_steps = frozen_steps
-        self.freeze_statistics = freeze_statistics
         self.intensity = RandomIntensity(
             gamma_p=0.3, linear_p=0.3, blur_p=0.15, blur_range=(0.1, 1.0), noise_p=0.2, noise_sd=0.05
         ) if config.intensity else None  # fmt: skip
-
-    @property
-    def backbone(self) -> Backbone:
-        """The encoder."""
-        return self.network.backbone
-
-    def train(self, mode: bool = True) -> ClassificationTask:
-        """Training mode; the encoder's statistics stay as they are where they are frozen."""
-        super().train(mode)
-        if self.freeze_statistics:
-            self.network.encoder.eval()
-        return self
 
     def views(self, batch: Batch, generator: torch.Generator) -> ClassificationViews:
         """Augment images.
@@ -89,7 +73,7 @@ class ClassificationTask(nn.Module):
 
     def forward(self, views: ClassificationViews, step: int) -> Losses:
         """The loss of one step."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and step >= self.frozen_steps):
+        with self.encoder_learns(step):
             pyramid = self.network.see(views.image)
         logits = self.network.classification(self.network.pool(pyramid))
         if self.multi_label:

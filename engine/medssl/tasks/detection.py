@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import torch
 from monai.data.box_utils import box_iou
-from torch import Tensor, nn
+from torch import Tensor
 
 from medssl.config.detection import DetectionConfig
 from medssl.losses.detection import box_loss, centre_focal_loss
-from medssl.nets.backbone import Backbone
 from medssl.nets.boxes import Found, candidates, suppress
 from medssl.nets.detection import DetectionNetwork
 from medssl.protocols import Batch, Losses
 from medssl.tasks.centres import centre_targets
+from medssl.tasks.encoder_task import EncoderTask
 from medssl.transforms.random_intensity import RandomIntensity
 from medssl.transforms.spatial import apply, draw_orthogonal
 
@@ -41,15 +41,13 @@ class DetectionViews:
     classes: Tensor
 
 
-class DetectionTask(nn.Module):
+class DetectionTask(EncoderTask[DetectionNetwork]):
     """Views -> encoder -> feature pyramid -> dense heads -> focal loss of centres and IoU of boxes.
 
     Args:
         network: encoder, pyramid and heads.
         config: targets, loss, augmentation, suppression.
-        frozen_steps: steps during which the encoder does not learn.
-        freeze_statistics: keep the running statistics of the encoder: batches of a few patches of one
-            scan would spoil them.
+        frozen_steps, freeze_statistics: see `EncoderTask`.
     """
 
     def __init__(
@@ -60,26 +58,11 @@ class DetectionTask(nn.Module):
         frozen_steps: int = 0,
         freeze_statistics: bool = True,
     ) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network, frozen_steps=frozen_steps, freeze_statistics=freeze_statistics)
         self.config = config
-        self.frozen_steps = frozen_steps
-        self.freeze_statistics = freeze_statistics
         self.intensity = RandomIntensity(
             gamma_p=0.3, linear_p=0.3, blur_p=0.15, blur_range=(0.1, 0.7), noise_p=0.2, noise_sd=0.03
         ) if config.intensity else None  # fmt: skip
-
-    @property
-    def backbone(self) -> Backbone:
-        """The encoder."""
-        return self.network.backbone
-
-    def train(self, mode: bool = True) -> DetectionTask:
-        """Training mode; the encoder's statistics stay as they are where they are frozen."""
-        super().train(mode)
-        if self.freeze_statistics:
-            self.network.encoder.eval()
-        return self
 
     def views(self, batch: Batch, generator: torch.Generator) -> DetectionViews:
         """Augment patches: image and boxes are flipped together, intensities change in the image alone.
@@ -99,7 +82,7 @@ class DetectionTask(nn.Module):
 
     def forward(self, views: DetectionViews, step: int) -> Losses:
         """The loss of one step."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and step >= self.frozen_steps):
+        with self.encoder_learns(step):
             pyramid = self.backbone(views.image)
         levels = self.network.find(pyramid)
         targets = centre_targets(

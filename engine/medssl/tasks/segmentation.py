@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medssl.config.segmentation import SegmentationConfig
-from medssl.nets.backbone import Backbone
 from medssl.nets.segmentation import SegmentationNetwork
 from medssl.protocols import Batch, Losses
+from medssl.tasks.encoder_task import EncoderTask
 from medssl.transforms.affine import draw_affine, move
 from medssl.transforms.random_intensity import RandomIntensity
 from medssl.transforms.spatial import apply, draw_orthogonal
@@ -66,16 +66,13 @@ class DiceCrossEntropy(nn.Module):
         return cross_entropy, self.dice(probabilities, target, mask=known)
 
 
-class SegmentationTask(nn.Module):
+class SegmentationTask(EncoderTask[SegmentationNetwork]):
     """Views -> encoder -> decoder -> logits -> Dice and cross-entropy.
 
     Args:
         network: encoder, decoder and classifier.
         config: loss and augmentation.
-        frozen_steps: steps during which the encoder does not learn (Wolf et al. 2023: frozen, then
-            unfrozen).
-        freeze_statistics: keep the running statistics of the encoder: batches of a few patches of one
-            scan would spoil them.
+        frozen_steps, freeze_statistics: see `EncoderTask`.
     """
 
     def __init__(
@@ -86,27 +83,12 @@ class SegmentationTask(nn.Module):
         frozen_steps: int = 0,
         freeze_statistics: bool = True,
     ) -> None:
-        super().__init__()
-        self.network = network
-        self.frozen_steps = frozen_steps
-        self.freeze_statistics = freeze_statistics
+        super().__init__(network, frozen_steps=frozen_steps, freeze_statistics=freeze_statistics)
         self.loss = DiceCrossEntropy(config.dice_weight)
         self.intensity = _intensity() if config.intensity else None
         self.rotation = config.rotation
         self.scaling = config.scaling
         self.flip = config.flip
-
-    @property
-    def backbone(self) -> Backbone:
-        """Encoder and decoder."""
-        return self.network.backbone
-
-    def train(self, mode: bool = True) -> SegmentationTask:
-        """Training mode; the encoder's statistics stay as they are where they are frozen."""
-        super().train(mode)
-        if self.freeze_statistics:
-            self.network.encoder.eval()
-        return self
 
     def views(self, batch: Batch, generator: torch.Generator) -> SegmentationViews:
         """Augment patches: image and label move together, intensities change in the image alone.
@@ -132,7 +114,7 @@ class SegmentationTask(nn.Module):
 
     def forward(self, views: SegmentationViews, step: int) -> Losses:
         """The loss of one step; deep levels count half of the level above them."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and step >= self.frozen_steps):
+        with self.encoder_learns(step):
             pyramid = self.backbone(views.image)
         levels = self.network.classify(views.image, pyramid)
         weights = [0.5**i for i in range(len(levels))]

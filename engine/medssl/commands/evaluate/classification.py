@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from medssl.commands.evaluate.assay import Perturb, rows_of_task, some_subjects
+from medssl.commands.evaluate.assay import Perturb
+from medssl.commands.evaluate.table_assay import TableAssay
 from medssl.config.classification import ClassificationConfig
 from medssl.config.evaluate import EvaluateConfig
 from medssl.data.classified import ClassLoader, class_names, read_image, targets, to_classified
-from medssl.data.held_out import nested_fraction, split_rows
 from medssl.data.table import read_data
 from medssl.errors import InputError
 from medssl.evaluation.classification_metrics import auc, macro_auc
@@ -28,7 +28,7 @@ _AT_ONCE = {2: 32, 3: 2}
 """Images per forward pass while judging, by dimensions."""
 
 
-class ClassificationAssay:
+class ClassificationAssay(TableAssay):
     """See `medssl.commands.evaluate.assay.Assay`; the score is the AUC, averaged over the classes.
 
     Args:
@@ -57,29 +57,18 @@ class ClassificationAssay:
         rows = [row for row in read_data(table) if row.classes]
         if not rows:
             raise InputError(f"{table}: no row has a class; classification needs the column class")
-        rows, notes = rows_of_task(rows, config.tasks)
-        train, held, how = split_rows(rows, config.seed)
-        if not held:
-            raise InputError(f"{table}: too few subjects to hold one out; give rows of split val")
-        held = some_subjects(held, config.test_subjects)
-        self.names = class_names(train)
-        unseen = {name for row in held for name in row.classes} - set(self.names)
+        super().__init__(config, table, rows, "classification")
+        self.names = class_names(self._train_rows)
+        unseen = {name for row in self._held_rows for name in row.classes} - set(self.names)
         if unseen or len(self.names) < 2:
             what = f"class {min(unseen)} is in no training subject" if unseen else "there is only one class"
             raise InputError(f"{table}: {what}; add images of another, or leave the table out")
-        self.name = table.stem.removeprefix("classification_")
-        self.checksum = hashlib.sha256(table.read_bytes()).hexdigest()
-        self.notes = (*notes, f"judged on {how}")
-        self.subjects = len({row.subject for row in train})
-        self.held_subjects = len({row.subject for row in held})
-        self._config = config
-        self._rows = train
         self.multi_label = any(len(row.classes) > 1 for row in rows)
-        known = targets([*train, *held], self.names, self.multi_label)
+        known = targets(self._rows, self.names, self.multi_label)
         # of what was read, not of what was resampled: that may differ in the last bit between machines
         digest = hashlib.sha256(repr((spacing_range, config.crop, self.names)).encode())
         images = []
-        for row, target in zip([*train, *held], known, strict=True):
+        for row, target in zip(self._rows, known, strict=True):
             volume = read_image(row)
             digest.update((content_hash(volume) + volume.modality).encode() + target.tobytes())
             images.append(
@@ -88,14 +77,9 @@ class ClassificationAssay:
                 )
             )
         self.digest = digest.hexdigest()
-        self.spatial_dims = dims or images[0].image.ndim - 1
-        for image in images:
-            if image.image.ndim - 1 != self.spatial_dims:
-                raise InputError(
-                    f"{image.row.origin}: {image.row.image.name} has {image.image.ndim - 1} dimensions, "
-                    f"the encoders {self.spatial_dims}; give tables and encoders of one kind"
-                )
-        self._train, self._held = images[: len(train)], images[len(train) :]
+        self.spatial_dims = self._same_dims(((own.row, own.image.ndim - 1) for own in images), dims)
+        count = len(self._train_rows)
+        self._train, self._held = images[:count], images[count:]
         longest = [max(own.image.shape[1 + axis] for own in images) for axis in range(self.spatial_dims)]
         # a multiple of the coarsest stride of every encoder of the family
         self._shape = tuple(-(-n // 16) * 16 for n in longest)
@@ -103,18 +87,17 @@ class ClassificationAssay:
     def task(self, encoder: nn.Module, *, seed: int, is_pretrained: bool) -> ClassificationTask:
         """Encoder, pooled features, one linear map; cross-entropy."""
         torch.manual_seed(seed)
-        steps, mode = self._config.steps, self._config.mode
         return ClassificationTask(
             ClassificationNetwork(cast("AnyEncoder", encoder), len(self.names)),
             ClassificationConfig(),
             multi_label=self.multi_label,
-            frozen_steps=steps // 2 if mode == "frozen" and is_pretrained else 0,
+            frozen_steps=self._frozen_steps(is_pretrained),
             freeze_statistics=is_pretrained,
         )
 
     def batches(self, fraction: float, seed: int) -> tuple[ClassLoader, int]:
         """Images of a share of the subjects, each once per epoch."""
-        kept = {id(row) for row in nested_fraction(self._rows, fraction, seed)}
+        kept = self._share(fraction, seed)
         images = [image for image in self._train if id(image.row) in kept]
         loader = ClassLoader(images, self._shape, self._config.batch_size, seed=seed)
         return loader, len({image.row.subject for image in images})

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medssl.commands.evaluate.assay import Perturb, rows_of_task, some_subjects
+from medssl.commands.evaluate.assay import Perturb
+from medssl.commands.evaluate.table_assay import TableAssay
 from medssl.config.evaluate import EvaluateConfig
 from medssl.config.segmentation import SegmentationConfig
-from medssl.data.held_out import nested_fraction, split_rows
 from medssl.data.labelled import LabelledVolume, class_values, known_values, read_labelled, to_working_grid
 from medssl.data.patches import PatchLoader
 from medssl.data.table import Row, read_data
@@ -33,7 +33,7 @@ from medssl.tasks.segmentation import SegmentationTask
 _CROP = {2: 128, 3: 64}
 
 
-class SegmentationAssay:
+class SegmentationAssay(TableAssay):
     """See `medssl.commands.evaluate.assay.Assay`.
 
     Scans and masks are brought to the working grid of the encoders, and Dice is taken there: over the
@@ -65,29 +65,14 @@ class SegmentationAssay:
         rows = [row for row in read_data(table) if row.label is not None]
         if not rows:
             raise InputError(f"{table}: no row has a label; segmentation needs the column label")
-        rows, notes = rows_of_task(rows, config.tasks)
-        train, held, how = split_rows(rows, config.seed)
-        if not held:
-            raise InputError(f"{table}: too few subjects to hold one out; give rows of split val")
-        held = some_subjects(held, config.test_subjects)
-        self.name = table.stem.removeprefix("segmentation_")
-        self.checksum = hashlib.sha256(table.read_bytes()).hexdigest()
-        self.notes = (*notes, f"judged on {how}", "on the working grid of the encoders")
-        self.subjects = len({row.subject for row in train})
-        self.held_subjects = len({row.subject for row in held})
-        self._config = config
-        self._rows = train
+        super().__init__(config, table, rows, "segmentation")
+        self.notes = (*self.notes, "on the working grid of the encoders")
         # of what was read, not of what was resampled: that may differ in the last bit between machines
         digest = hashlib.sha256(repr(spacing_range).encode())
-        volumes = [_read(row, spacing_range, scratch, digest) for row in (*train, *held)]
-        self.spatial_dims = dims or volumes[0].grid.ndim
-        for volume in volumes:
-            if volume.grid.ndim != self.spatial_dims:
-                raise InputError(
-                    f"{volume.row.origin}: {volume.row.image.name} has {volume.grid.ndim} dimensions, "
-                    f"the encoders {self.spatial_dims}; give tables and encoders of one kind"
-                )
-        self._train, self._held = volumes[: len(train)], volumes[len(train) :]
+        volumes = [_read(row, spacing_range, scratch, digest) for row in self._rows]
+        self.spatial_dims = self._same_dims(((own.row, own.grid.ndim) for own in volumes), dims)
+        count = len(self._train_rows)
+        self._train, self._held = volumes[:count], volumes[count:]
         self.values = class_values(volume.label for volume in self._train)
         unseen = set(class_values(volume.label for volume in self._held)) - set(self.values)
         if unseen or len(self.values) < 2:
@@ -100,17 +85,16 @@ class SegmentationAssay:
     def task(self, encoder: nn.Module, *, seed: int, is_pretrained: bool) -> SegmentationTask:
         """Encoder, pyramid decoder, classifier; Dice and cross-entropy."""
         torch.manual_seed(seed)
-        steps, mode = self._config.steps, self._config.mode
         return SegmentationTask(
             SegmentationNetwork(cast("AnyEncoder", encoder), len(self.values)),
             SegmentationConfig(),
-            frozen_steps=steps // 2 if mode == "frozen" and is_pretrained else 0,
+            frozen_steps=self._frozen_steps(is_pretrained),
             freeze_statistics=is_pretrained,
         )
 
     def batches(self, fraction: float, seed: int) -> tuple[PatchLoader, int]:
         """Foreground-balanced patches of a share of the subjects."""
-        kept = {id(row) for row in nested_fraction(self._rows, fraction, seed)}
+        kept = self._share(fraction, seed)
         volumes = [volume for volume in self._train if id(volume.row) in kept]
         edge = self._config.crop or _CROP[self.spatial_dims]
         longest = [max(v.grid.shape[axis] for v in self._train) for axis in range(self.spatial_dims)]
