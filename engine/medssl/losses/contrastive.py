@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from medssl.losses.gathering import mean_over_world
+
 
 def nt_xent(za: Tensor, zb: Tensor, temperature: float = 0.1, *, neg_mask: Tensor | None = None) -> Tensor:
     """Normalised temperature-scaled cross entropy between two views of B images.
@@ -79,6 +81,7 @@ def supervised_contrast(z: Tensor, labels: Tensor, temperature: float = 0.1) -> 
     """Contrast inside each set of embeddings where all of one label are positives.
 
     -mean over anchors of mean over positives p of log(exp(z.p / t) / sum over all others exp(z.o / t)).
+    A collective call: the anchors of all processes count once each (see `mean_over_world`).
 
     Args:
         z: (B, N, D) embeddings, N per set: cells of all views of one volume, say.
@@ -100,4 +103,4 @@ def supervised_contrast(z: Tensor, labels: Tensor, temperature: float = 0.1) -> 
     positive = other & (labels[:, :, None] == labels[:, None, :]) & used[:, :, None]
     count = positive.sum(dim=-1)  # (B, N)
     per_anchor = -log_p.masked_fill(~positive, 0.0).sum(dim=-1) / count.clamp(min=1)
-    return per_anchor.sum() / (count > 0).sum().clamp(min=1)
+    return mean_over_world(per_anchor, count > 0)

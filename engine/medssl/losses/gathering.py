@@ -53,21 +53,29 @@ class _Gather(torch.autograd.Function):
         return total[ctx.mine]
 
 
-def mean_over_world(values: Tensor, used: Tensor) -> Tensor:
-    """Mean of the used values, in such a share that the mean over processes is that of all used values.
+def mean_over_world(values: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean, in such a share that the mean over processes is that over the values of all.
 
-    A collective call. With one process a plain masked mean; 0 where nothing is used.
+    A collective call. With one process a plain weighted mean; 0 where nothing has a weight. Processes may
+    bring different numbers of values: a mean of their means would be another.
 
     Args:
-        values: any shape.
-        used: bool of the same shape.
+        values: any shape; those of weight 0 may be anything, NaN too.
+        weights: of the same shape, >= 0, or bool: which values are used. They take no gradient.
 
     Returns:
         Scalar.
     """
-    count = used.sum().to(values.dtype)
-    share = 1
+    weights = weights.detach().to(values.dtype)
+    total = total_over_world(weights.sum())
+    share = 1 if world_group() is None else dist.get_world_size()
+    weighted = (values.masked_fill(weights == 0, 0) * weights).sum()
+    return share * weighted / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def total_over_world(x: Tensor) -> Tensor:
+    """Sum over processes, without gradient; a collective call. A copy of ``x`` with one process."""
+    total = x.detach().clone()
     if world_group() is not None:
-        share = dist.get_world_size()
-        dist.all_reduce(count)
-    return share * values.masked_fill(~used, 0).sum() / count.clamp(min=1)
+        dist.all_reduce(total)
+    return total

@@ -30,7 +30,8 @@ def graph_match(  # noqa: PLR0917 (the order of arguments is public)
     Forward: v = argmax of the matching objective of affinities plus Gumbel noise. Backward (implicit
     maximum likelihood), for an incoming gradient g with s = max |g| per graph and the same noise:
     v' = argmax for vertex - lam g / s, and d vertex = s (v - v') / lam, d edge = s (Q(v) - Q(v')) / lam,
-    where Q[e, f] = 1 if edge e of s goes to edge f of t.
+    where Q[e, f] = 1 if edge e of s goes to edge f of t. For method "lap", the first-order ablation that does
+    not look at the edges, d edge = 0.
 
     The published estimator perturbs by lam g itself. Dividing by s first makes the backward pass homogeneous
     in g, so that loss weights, averaging over graphs and gradient scaling do what they say; for one graph and
@@ -134,9 +135,12 @@ class _Match(torch.autograd.Function):
         other = solve_qap(vertex - push, edge, edges_s, edges_t, method, starts=starts, shortcut=shortcut)
         nodes = vertex.shape[-1]
         v, w = (functional.one_hot(p, nodes).to(g.dtype) for p in (permutation, other))
+        d_vertex = size * (v - w) / lam
+        if method == "lap":  # does not look at the edges
+            return d_vertex, None, None, None, None, None
         hit, other_hit = (_edges_hit(p, edges_s, edges_t) for p in (permutation, other))
         difference = hit.to(g.dtype) - other_hit.to(g.dtype)
-        return size * (v - w) / lam, size * difference / lam, None, None, None, None
+        return d_vertex, size * difference / lam, None, None, None, None
 
 
 def _edges_hit(permutation: Tensor, edges_s: Tensor, edges_t: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from medssl.losses.gathering import mean_over_world
 from medssl.losses.sinkhorn import sinkhorn
 
 
@@ -35,10 +36,11 @@ def swapped_prediction_loss(
             prototypes in blocks (`prototype_codes`) or a queue.
         softmax_mask: (B, K) or (K,) bool, True where a prototype takes part in the prediction's softmax; must
             cover all mass of the codes.
-        group: process group over which codes are balanced, a collective call; None for this process alone.
+        group: the group of all processes: codes are balanced over it, and rows count once each whichever
+            process holds them (a collective call, see `mean_over_world`); None for this process alone.
 
     Returns:
-        Scalar; ln K for uniform predictions.
+        Scalar; ln K for uniform predictions, 0 without any row.
 
     Raises:
         ValueError: with fewer than two views.
@@ -50,11 +52,17 @@ def swapped_prediction_loss(
     if codes is None:
         codes = [sinkhorn(view, epsilon, iterations, group=group) for view in scores[:2]]
     predictions = [_log_softmax(view, temperature, softmax_mask) for view in scores]  # each (B, K)
-    terms = []
-    for i, code in enumerate(codes):
-        others = [p for v, p in enumerate(predictions) if v != i]
-        terms.append(torch.stack([-(code.detach() * p).sum(dim=1).mean() for p in others]).mean())
-    return torch.stack(terms).mean()
+    rows = torch.stack(
+        [
+            -(code.detach() * prediction).sum(dim=1)
+            for i, code in enumerate(codes)
+            for v, prediction in enumerate(predictions)
+            if v != i
+        ]
+    )  # (pairs, B)
+    if group is None:
+        return rows.sum() / max(1, rows.numel())
+    return mean_over_world(rows, torch.ones_like(rows))
 
 
 def _log_softmax(scores: Tensor, temperature: float, mask: Tensor | None) -> Tensor:

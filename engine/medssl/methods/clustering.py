@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from medssl.config.swav import ClusteringConfig
-from medssl.losses.gathering import gather_rows, world_group
+from medssl.losses.gathering import gather_rows, total_over_world, world_group
 from medssl.losses.prototype_codes import (
     CodeMode,
     SoftmaxOver,
@@ -65,24 +65,36 @@ class Clustering(nn.Module):
         """Loss of features of the same samples seen in several views.
 
         Args:
-            views: (B, C) per view, the first two assign codes; any further view only predicts.
+            views: (B, C) per view, the first two assign codes; any further view only predicts. B may
+                differ between processes and be 0.
             modality: (B,) modality of each sample.
             step: global step: the queue is used from ``queue_start`` on.
         """
         config = self.config
+        if int(total_over_world(torch.tensor(len(modality), device=modality.device))) == 0:
+            return self._nothing(views)
         sizes = [len(view) for view in views]
         embeddings = self.head(torch.cat(list(views))).split(sizes)  # each (B, D), unit length
         scores = [self.prototypes(z) for z in embeddings]  # each (B, K)
         codes = [self._codes(scores[v], modality, v, use_queue=step >= config.queue_start) for v in range(2)]
         mask = prediction_mask(modality, self.blocks, config.prototypes, self.softmax_over)
-        loss = swapped_prediction_loss(scores, config.temperature, codes=codes, softmax_mask=mask)
+        loss = swapped_prediction_loss(
+            scores, config.temperature, codes=codes, softmax_mask=mask, group=world_group()
+        )
         if self.training and config.queue_length:
             owners = gather_rows(modality)
             for v in range(2):
                 self._enqueue(v, gather_rows(embeddings[v].detach()), owners)
+        if len(modality) == 0:  # the rows of other processes are told by them
+            return Losses(loss, {})
         metrics = code_statistics(codes[0], loss)
-        metrics["feature_spread"] = embeddings[0].detach().std(dim=0).mean() * config.dim**0.5
-        return Losses(loss, metrics)
+        spread = embeddings[0].detach().std(dim=0, correction=0).mean()
+        return Losses(loss, {**metrics, "feature_spread": spread * config.dim**0.5})
+
+    def _nothing(self, views: Sequence[Tensor]) -> Losses:
+        """A loss of 0 that every parameter takes part in: batch norm has no statistics of no rows."""
+        parts = [*views, *self.parameters()]
+        return Losses(sum((part.sum() * 0 for part in parts), start=views[0].new_zeros(())), {})
 
     def _codes(self, scores: Tensor, modality: Tensor, view: int, use_queue: bool) -> Tensor:
         group = world_group()

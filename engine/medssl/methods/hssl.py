@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from medssl.config.hssl import HsslConfig
 from medssl.errors import InputError
 from medssl.losses.contrastive import nt_xent
-from medssl.losses.gathering import gather_rows
+from medssl.losses.gathering import gather_rows, mean_over_world
 from medssl.losses.view_statistics import view_statistics
 from medssl.nets.backbone import Backbone
 from medssl.nets.decoder import PyramidDecoder
@@ -122,7 +122,7 @@ class Hssl(nn.Module):
             za, zb = (gather_rows(part) for part in scores.embedding.chunk(2))
             parts = {"image": nt_xent(za, zb, config.temperature, neg_mask=mask)}
             for level, logits in (("task", scores.task), ("group", scores.group)):
-                parts[level] = F.cross_entropy(logits.float(), targets[level], weight=weights[level])
+                parts[level] = _cross_entropy(logits, targets[level], weights[level])
             loss = (
                 config.image_weight * parts["image"]
                 + config.task_weight * parts["task"]
@@ -170,6 +170,12 @@ class Hssl(nn.Module):
         agreement = (summed.argmax(dim=1) == found["group"]).float().mean()
         right = {f"{level}_accuracy": (found[level] == targets[level]).float().mean() for level in found}
         return {**right, "hierarchy_agreement": agreement}
+
+
+def _cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None) -> Tensor:
+    """Weighted by class over the images of all processes, in single precision."""
+    each = F.cross_entropy(logits.float(), target, reduction="none")
+    return mean_over_world(each, torch.ones_like(each) if class_weights is None else class_weights[target])
 
 
 def default_attach(stage: str, levels: int) -> tuple[str, ...]:

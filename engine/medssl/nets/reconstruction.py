@@ -218,6 +218,6 @@ def _initialise(layer: nn.Module) -> None:
     if isinstance(layer, _ConvTransposeNd):
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(layer, _ConvNd):
-        nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.02, b=0.02)
+        nn.init.trunc_normal_(layer.weight, std=0.02)
     if isinstance(layer, _ConvNd) and layer.bias is not None:
         nn.init.zeros_(layer.bias)

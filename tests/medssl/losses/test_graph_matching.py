@@ -26,6 +26,15 @@ def test_reference_gradient(graphs):
     assert (edge.grad != 0).any()
 
 
+def test_first_order_matching_does_not_learn_from_edges(graphs):
+    vertex, edge, es, et = leaves(graphs)
+    v = graph_match(vertex, edge, es, et, method="lap")
+    torch.testing.assert_close(v, graph_match(vertex, -edge, es, et, method="lap"))
+    hamming(v).sum().backward()
+    assert edge.grad is None
+    assert (vertex.grad != 0).any() == (v.argmax(dim=2) != torch.arange(4)).any()
+
+
 def test_rows_and_columns_of_the_gradient_cancel(graphs):
     vertex, edge, es, et = leaves(graphs)
     hamming(graph_match(vertex, edge, es, et)).sum().backward()

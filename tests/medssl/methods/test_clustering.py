@@ -34,6 +34,17 @@ def test_loss_is_the_swapped_prediction_of_partitioned_codes():
     assert (codes[0][6:, :4] == 0).all()
 
 
+def test_no_rows_cost_nothing_and_move_nothing():
+    module = make(queue_length=3).train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    views = [torch.zeros(0, 5, requires_grad=True) for _ in range(2)]
+    losses = module(views, torch.zeros(0, dtype=torch.long), step=0)
+    losses.total.backward()
+    assert losses.total == 0
+    assert all((p.grad == 0).all() for p in module.parameters())
+    torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
+
+
 def test_prototypes_are_shared_out_evenly():
     assert make(modalities=3, prototypes=8).blocks == {0: slice(0, 2), 1: slice(2, 5), 2: slice(5, 8)}
 

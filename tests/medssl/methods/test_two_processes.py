@@ -39,6 +39,8 @@ SETTINGS = {
     "moco": {**PAIR, "queue_length": 20, "shuffle_groups": 1},
     "byol": PAIR,
     "swav": SWAV,
+    # crops that overlap little: the processes see different numbers of cells
+    "cells": {**SWAV, "cells": CLUSTERS, "cells_per_crop": 24, "global_scale": (0.1, 0.25)},
     "hybrid": SWAV,
     "mixture": PAIR,
     "hssl": {
@@ -69,7 +71,7 @@ def share(value, count):
 
 def result(name, n):
     torch.manual_seed(0)
-    entry = METHODS[{"hybrid": "swav", "mixture": "simclr"}.get(name, name)]
+    entry = METHODS[{"hybrid": "swav", "cells": "swav", "mixture": "simclr"}.get(name, name)]
     backbone = Backbone(ResidualEncoder(n, 1, (4, 5, 6, 6), (1, 1, 1, 1)))
     method = entry.build(entry.config_class().model_validate(SETTINGS[name]), backbone, 2)
     if name == "hybrid":
@@ -77,7 +79,7 @@ def result(name, n):
         method = Hybrid(method, config, classes=2, labels=2)
     if name == "mixture":  # the second step, whose gradients are compared, is the synthesis's
         synthesis = METHODS["synthesis"]
-        sizes = {"global_size": 16, "cells_per_crop": 20, "hidden": 8, "dim": 6}
+        sizes = {"global_scale": (0.1, 0.25), "global_size": 16, "cells_per_crop": 20, "hidden": 8, "dim": 6}
         config = synthesis.config_class().model_validate(sizes)
         method = Mixture(method, synthesis.build(config, backbone, 2), share=0.5)
     synchronise_norms(method.train().double())
@@ -90,7 +92,8 @@ def result(name, n):
     label[:3] = -1
     classes = torch.stack([number % 2, 1 - number % 2], dim=1)
     classes[5:] = -1
-    targets = {"class": classes, "task": number % 2, "group": number % 2}
+    domain = (number > 4).long()  # the second process sees more of one than the first
+    targets = {"class": classes, "task": domain, "group": domain}
     batch = Batch(
         image, torch.ones(count, n), (number > 2).long(), number // 2, label=label, targets=targets
     )
@@ -115,7 +118,19 @@ if world > 1:
     dist.destroy_process_group()
 """
 
-METHODS = ("simclr", "moco", "byol", "swav", "hybrid", "mixture", "hssl", "models-genesis", "spark", "mae")
+METHODS = (
+    "simclr",
+    "moco",
+    "byol",
+    "swav",
+    "cells",
+    "hybrid",
+    "mixture",
+    "hssl",
+    "models-genesis",
+    "spark",
+    "mae",
+)
 CASES = [f"{name}-{n}" for name in METHODS for n in (2, 3)]
 
 

@@ -117,3 +117,10 @@ def test_the_pyramid_form_shares_its_decoder_with_the_backbone(spatial_dims):
     assert reconstruct(x, encoder(x)).shape == x.shape
     for level, projection in zip(encoder.levels, reconstruct.projections, strict=True):
         assert projection.weight.shape == (level.channels, level.channels, *(3,) * spatial_dims)
+
+
+def test_convolutions_start_with_the_published_spread(spatial_dims):
+    torch.manual_seed(0)
+    decoder = LightReconstruction(spatial_dims, 1, levels(spatial_dims, (8, 16), (4, 8)), width=64)
+    weights = [m.weight.flatten() for m in decoder.blocks.modules() if type(m) in {nn.Conv2d, nn.Conv3d}]
+    assert torch.cat(weights).std().item() == pytest.approx(0.02, rel=0.05)
