@@ -14,7 +14,10 @@ from medssl.config.training import TrainingConfig
 
 
 def parameter_groups(
-    module: nn.Module, weight_decay: float, scale: Callable[[str], float] | None = None
+    module: nn.Module,
+    weight_decay: float,
+    scale: Callable[[str], float] | None = None,
+    apart: Callable[[str], bool] | None = None,
 ) -> list[dict[str, Any]]:
     """Parameters by weight decay and learning-rate scale.
 
@@ -25,23 +28,28 @@ def parameter_groups(
         module: parameters that require gradients are taken.
         weight_decay: for the weights of convolutions and linear layers.
         scale: factor on the learning rate by parameter name (layer-wise decay); 1 where None.
+        apart: parameters by name that share no group with the others, whatever their scale; none where None.
     """
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
         plain = parameter.ndim <= 1 or "prototypes" in name.split(".")
-        key = (0.0 if plain else weight_decay, 1.0 if scale is None else scale(name))
+        factor, is_apart = 1.0 if scale is None else scale(name), apart is not None and apart(name)
+        key = (0.0 if plain else weight_decay, factor, is_apart)
         group = groups.setdefault(key, {"params": [], "weight_decay": key[0], "lr_scale": key[1]})
         group["params"].append(parameter)
     return list(groups.values())
 
 
 def build_optimizer(
-    module: nn.Module, config: TrainingConfig, scale: Callable[[str], float] | None = None
+    module: nn.Module,
+    config: TrainingConfig,
+    scale: Callable[[str], float] | None = None,
+    apart: Callable[[str], bool] | None = None,
 ) -> Optimizer:
-    """The optimiser of the settings over all trainable parameters."""
-    groups = parameter_groups(module, config.weight_decay, scale)
+    """The optimiser of the settings over all trainable parameters, in groups by `parameter_groups`."""
+    groups = parameter_groups(module, config.weight_decay, scale, apart)
     betas = (config.momentum, config.beta2)
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)

@@ -35,13 +35,14 @@ class Thaw:
         first: float = 0.1,
     ) -> None:
         own = {id(parameter) for parameter in parameters}
-        self._groups = []
-        for group in optimizer.param_groups:
+        self._optimizer = optimizer
+        self._scales: dict[int, float] = {}
+        for number, group in enumerate(optimizer.param_groups):
             inside = [id(parameter) in own for parameter in group["params"]]
             if any(inside) and not all(inside):
                 raise ValueError("a group of the optimiser mixes parameters of the encoder with others")
             if any(inside):
-                self._groups.append((group, group.get("lr_scale", 1.0)))
+                self._scales[number] = group.get("lr_scale", 1.0)
         self._begin = begin
         self._every = every
         self._first = first
@@ -54,5 +55,6 @@ class Thaw:
 
     def __call__(self, step: int) -> None:
         """Set the scale of the encoder's groups for the step that comes."""
-        for group, scale in self._groups:
-            group["lr_scale"] = scale * self.share(step)
+        for number, scale in self._scales.items():
+            # looked up each time: loading a checkpoint puts other groups in place of the first ones
+            self._optimizer.param_groups[number]["lr_scale"] = scale * self.share(step)

@@ -4,9 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from medssl.commands import finetune
+from medssl.config.finetune import FinetuneConfig
 from medssl.config.pretrain import PretrainConfig
 from medssl.io import write_volume
+from medssl.jobs.progress import Progress, drain
+from medssl.store.runs import Run
 from medssl.volume import Geometry, Volume
 
 SETTINGS = {
@@ -53,3 +59,34 @@ def pretrain_config(scans: Path, tmp_path: Path):
         return PretrainConfig.model_validate({**values, **changes})
 
     return make
+
+
+@pytest.fixture
+def thaws_alike(tmp_path: Path):
+    """The law of mode frozen: the encoder rests for half of the steps, then learns, and a run that was
+    stopped while it rested ends like one that was not."""
+
+    def check(config: FinetuneConfig) -> None:
+        changes = {"mode": "frozen", "steps": 8, "thaw_share": 1 / 8, "evaluate_every": 4}
+        training = config.training.model_copy(update={"checkpoint_every": 4})
+        config = config.model_copy(update={**changes, "training": training, "out": tmp_path / "whole"})
+        drain(finetune.run(config))
+
+        def stop(progress: Progress) -> None:
+            if (progress.phase, progress.step) == ("training", 1):
+                (tmp_path / "cut" / "stop").touch()
+
+        cut = config.model_copy(update={"out": tmp_path / "cut"})
+        assert drain(finetune.run(cut), stop).step == 2
+        assert drain(finetune.run(cut.model_copy(update={"resume": tmp_path / "cut"}))).step == 8
+        resting, whole = (torch.load(path)["model"] for path in Run(tmp_path / "whole").checkpoints())
+        resumed = torch.load(Run(tmp_path / "cut").checkpoints()[-1])["model"]
+        weights = load_file(config.init)
+        for name, values in whole.items():
+            assert torch.equal(values, resumed[name]), name
+            place = name.removeprefix("network.")
+            if "encoder" in name and values.ndim > 1:
+                assert torch.equal(resting[name], weights[place]), f"{name} learned while it rested"
+                assert not torch.equal(values, weights[place]), f"{name} never thawed"
+
+    return check

@@ -148,6 +148,10 @@ def test_a_stopped_run_exports_and_a_resumed_one_equals_an_uninterrupted_one(tmp
         np.testing.assert_array_equal(values, resumed[name], err_msg=name)
 
 
+def test_a_frozen_encoder_thaws_in_a_resumed_run_too(tmp_path, tiny_weights, thaws_alike):
+    thaws_alike(settings(cohort(tmp_path, 2), tmp_path / "run", tiny_weights[2]))
+
+
 def test_from_nothing_there_is_no_probe(tmp_path):
     config = settings(cohort(tmp_path, 2), tmp_path / "run", "none", encoder="tiny")
     result = drain(finetune.run(config))

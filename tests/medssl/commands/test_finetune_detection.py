@@ -141,6 +141,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
         np.testing.assert_array_equal(values, resumed[name], err_msg=name)
 
 
+def test_a_frozen_encoder_thaws_in_a_resumed_run_too(tmp_path, tiny_weights, thaws_alike):
+    thaws_alike(settings(cohort(tmp_path, 2), tmp_path / "run", tiny_weights[2]))
+
+
 def test_bad_input_is_one_line(tmp_path, tiny_weights):
     def refused(match: str, rows: list[list[str]]) -> None:
         with pytest.raises(InputError, match=match) as caught:

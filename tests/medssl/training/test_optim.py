@@ -42,6 +42,15 @@ def test_frozen_parameters_are_left_out_and_scales_reach_the_rate(toy) -> None:
     assert rates[id(module.prototypes.weight)] == 0.2
 
 
+def test_parameters_set_apart_share_no_group_at_an_equal_rate(toy) -> None:
+    module = toy()
+    encoder = {id(parameter) for parameter in module.backbone.parameters()}
+    groups = parameter_groups(module, 0.1, apart=lambda name: name.startswith("backbone."))
+    for group in groups:
+        assert len({id(parameter) in encoder for parameter in group["params"]}) == 1
+    assert sum(len(group["params"]) for group in groups) == len(list(module.parameters()))
+
+
 def test_rate_warms_up_and_follows_a_cosine() -> None:
     config = TrainingConfig(steps=101, warmup=0.1, lr=2.0, final_lr=0.1)
     rates = [learning_rate(step, config) for step in range(101)]

@@ -31,3 +31,21 @@ def test_mixed_groups_are_refused():
     optimizer = torch.optim.SGD([*encoder.parameters(), *head.parameters()], lr=1.0)
     with pytest.raises(ValueError, match="mixes parameters"):
         Thaw(optimizer, encoder.parameters(), begin=1, every=1)
+
+
+def test_groups_that_a_checkpoint_put_in_place_thaw_too():
+    def made() -> tuple[torch.optim.Optimizer, Thaw]:
+        encoder, head = nn.Linear(2, 2), nn.Linear(2, 2)
+        groups = [
+            {"params": list(encoder.parameters()), "lr_scale": 0.2},
+            {"params": list(head.parameters()), "lr_scale": 1.0},
+        ]
+        optimizer = torch.optim.SGD(groups, lr=1.0)
+        return optimizer, Thaw(optimizer, encoder.parameters(), begin=10, every=5)
+
+    stopped, thaw = made()
+    thaw(5)
+    resumed, thaw = made()
+    resumed.load_state_dict(stopped.state_dict())
+    thaw(1000)
+    assert [group["lr_scale"] for group in resumed.param_groups] == [0.2, 1.0]

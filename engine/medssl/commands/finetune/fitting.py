@@ -68,7 +68,7 @@ def fit_task(
     early = EarlyStop(
         folder.folder, task.network, score, every=min(config.interval, loop.steps), patience=config.patience
     )
-    if config.resume is None:
+    if not folder.checkpoints():  # a resumed run may have been killed before its first one
         early.judge(0)  # the probe it starts from may be the best there is
     thaw = _thaw(start, task, optimizer)
 
@@ -101,14 +101,14 @@ def _optimizer(start: Start, task: Any) -> Optimizer:
     from medssl.training.optim import build_optimizer
 
     config = start.config
-    # just below 1, so that the encoder keeps groups of its own
     scales = {} if start.loaded is None else layer_scale(
-        task.network.encoder.stage_names, min(config.encoder_rate, 1 - 1e-6), config.layer_decay
+        task.network.encoder.stage_names, config.encoder_rate, config.layer_decay
     )  # fmt: skip
     return build_optimizer(
         task,
         config.loop(),
         lambda name: next((s for prefix, s in scales.items() if _own(name).startswith(prefix)), 1.0),
+        apart=lambda name: _own(name).startswith("network.backbone.encoder."),  # its groups may thaw
     )
 
 
