@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -16,10 +17,14 @@ from numpy.typing import NDArray
 
 from medssl.errors import InputError
 
-_HEADER_BYTES = 540
+_HEADER_BYTES = 348
 _CHUNK = 1 << 22
 _FLOATS = (16, 64)
 """NIfTI codes of 32- and 64-bit floats."""
+_BITS = {2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32} | {
+    **{1024: 64, 1280: 64, 1536: 128, 1792: 128, 2048: 256, 2304: 32}
+}
+"""Bits per voxel of each NIfTI data type."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +63,19 @@ def check_nifti(path: Path) -> NiftiHeader:
     both without an error.
 
     Raises:
-        InputError: not a NIfTI file, truncated, or with a spacing of zero.
+        InputError: not a NIfTI-1 file, truncated, with a header that contradicts itself, or with a spacing
+            of zero.
     """
     packed = path.name.lower().endswith(".gz")
     try:
         with _opened(path) as handle:
-            header = _parse(handle.read(_HEADER_BYTES))
+            data = handle.read(_HEADER_BYTES)
     except (OSError, EOFError, zlib.error):
-        header = None
-    if header is None:
-        raise InputError(f"{path}: not a NIfTI file, or damaged: export the scan again")
+        data = b""
+    try:
+        header = _parse(data)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
     flat = [axis for axis, size in zip("xyz", header.spacing, strict=False) if not size > 0]
     if flat:
         raise InputError(
@@ -111,32 +119,39 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             yield unpacked  # type: ignore[misc]  # GzipFile is an IO[bytes] in all but name
 
 
-def _parse(data: bytes) -> NiftiHeader | None:
-    """Fields of a NIfTI-1 or NIfTI-2 header in either byte order, None where it is neither."""
-    for order in "<>":
-        if len(data) >= 348 and struct.unpack(order + "i", data[:4])[0] == 348:
-            dim = struct.unpack(order + "8h", data[40:56])
-            code, bits = struct.unpack(order + "2h", data[70:74])
-            pixdim = struct.unpack(order + "8f", data[76:108])
-            offset = int(struct.unpack(order + "f", data[108:112])[0])
-            codes = struct.unpack(order + "2h", data[252:256])
-            single = data[344:347] == b"n+1"
-        elif len(data) >= 540 and struct.unpack(order + "i", data[:4])[0] == 540:
-            code, bits = struct.unpack(order + "2h", data[12:16])
-            dim = struct.unpack(order + "8q", data[16:80])
-            pixdim = struct.unpack(order + "8d", data[104:168])
-            (offset,) = struct.unpack(order + "q", data[168:176])
-            codes = struct.unpack(order + "2i", data[344:352])
-            single = data[4:7] == b"n+2"
-        else:
-            continue
-        count = dim[0]
-        if not single or not 1 <= count <= 7 or min(dim[1 : count + 1]) < 1:
-            return None
-        spacing = tuple(abs(value) for value in pixdim[1 : min(count, 3) + 1])
-        dtype = np.dtype(f"{order}f{bits // 8}") if code in _FLOATS else None
-        return NiftiHeader(dim[1 : count + 1], spacing, dtype, bits, offset, max(codes) > 0)
-    return None
+def _parse(data: bytes) -> NiftiHeader:
+    """Fields of a NIfTI-1 header in either byte order.
+
+    Raises:
+        ValueError: another kind of file, or values that no NIfTI file has; the text says which.
+    """
+    order = next((order for order in "<>" if struct.unpack(order + "i", data[:4].ljust(4))[0] == 348), "")
+    if data[4:7] in (b"n+2", b"ni2"):
+        raise ValueError("is NIfTI-2, which is not read: convert it to NIfTI-1, for example with nibabel")
+    if len(data) < _HEADER_BYTES or not order or data[344:347] != b"n+1":
+        raise ValueError("not a NIfTI file, or damaged: export the scan again")
+    dim = struct.unpack(order + "8h", data[40:56])
+    code, bits = struct.unpack(order + "2h", data[70:74])
+    pixdim = struct.unpack(order + "8f", data[76:108])
+    (offset,) = struct.unpack(order + "f", data[108:112])
+    codes = struct.unpack(order + "2h", data[252:256])
+    count = dim[0]
+    if not 1 <= count <= 7 or min(dim[1 : count + 1]) < 1:
+        raise ValueError("not a NIfTI file, or damaged: export the scan again")
+    if bits < 1 or bits != _BITS.get(code, bits):
+        raise ValueError(
+            f"the header is damaged: {bits} bits per voxel do not fit data type {code} (bitpix): "
+            "export the scan again"
+        )
+    if not math.isfinite(offset):
+        raise ValueError(
+            f"the header is damaged: it does not say where the voxels begin (vox_offset {offset}): "
+            "export the scan again"
+        )
+    spacing = tuple(abs(value) for value in pixdim[1 : min(count, 3) + 1])
+    dtype = np.dtype(f"{order}f{bits // 8}") if code in _FLOATS else None
+    start = max(int(offset), _HEADER_BYTES)  # as nifticlib takes it
+    return NiftiHeader(dim[1 : count + 1], spacing, dtype, bits, start, max(codes) > 0)
 
 
 def _is_whole_gzip(path: Path, header: NiftiHeader) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medssl.errors import InputError
+from medssl.io import read_volume
 from medssl.io.nifti import check_nifti
 
 SHAPE = (5, 6, 7)
@@ -22,9 +23,8 @@ def save(path, nifti=nib.Nifti1Image, affine=None):
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("nifti", [nib.Nifti1Image, nib.Nifti2Image])
-def test_fields_agree_with_nibabel(tmp_path, suffix, nifti):
-    path = save(tmp_path / f"a{suffix}", nifti)
+def test_fields_agree_with_nibabel(tmp_path, suffix):
+    path = save(tmp_path / f"a{suffix}")
 
     header = check_nifti(path)
 
@@ -84,3 +84,34 @@ def test_a_broken_header_is_refused(tmp_path, place):
     path.write_bytes(data)
     with pytest.raises(InputError, match="not a NIfTI file"):
         check_nifti(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_nifti_2_is_called_by_its_name(tmp_path, suffix):
+    path = save(tmp_path / f"a{suffix}", nib.Nifti2Image)
+    with pytest.raises(InputError, match="is NIfTI-2, which is not read: convert it to NIfTI-1"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("bits", [0, -16, 12])
+def test_bits_that_do_not_fit_the_data_type_are_refused(tmp_path, dtype, bits):
+    path = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, dtype), np.eye(4)), path)
+    patch(path, 72, struct.pack("<h", bits))
+    with pytest.raises(InputError, match=rf"a\.nii: the header is damaged: {bits} bits per voxel do not fit"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_place_of_the_voxels_that_is_no_number_is_refused(tmp_path, value):
+    path = save(tmp_path / "a.nii")
+    patch(path, 108, struct.pack("<f", value))
+    with pytest.raises(InputError, match=r"a\.nii: the header is damaged: .*vox_offset (nan|inf)"):
+        read_volume(path)
+
+
+def patch(path, place, data):
+    content = bytearray(path.read_bytes())
+    content[place : place + len(data)] = data
+    path.write_bytes(content)
