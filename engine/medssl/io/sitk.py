@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from medssl.errors import InputError
+from medssl.io.apart import apart
 from medssl.io.atomic import replacing
 from medssl.io.axes import from_lps, lps_direction, lps_origin, lps_spacing
 from medssl.io.formats import PICTURES, VOLUMES, WRITABLE_PICTURES, image_suffix
+from medssl.io.jpeg import is_truncated_jpeg
 from medssl.io.nifti import check_nifti, holes_of
 from medssl.io.quiet import quiet_libraries
+from medssl.io.spacing import states_spacing
 from medssl.io.values import compact, finite, grey, guess_modality
 from medssl.volume import Geometry, Volume
 
@@ -25,6 +29,7 @@ from medssl.volume import Geometry, Volume
 # SimpleITK ships no annotations.
 
 _SPATIAL_AXES = 3
+_TEXT_HEADERS = (".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def read_image(path: Path, frame: int = 0) -> Volume:
@@ -45,7 +50,12 @@ def read_image(path: Path, frame: int = 0) -> Volume:
         holes = holes_of(path, header)
         if not header.has_orientation:
             notes.append("the file states no orientation: left and right may be swapped")
-    image, frames = _load(path, suffix, frame)
+        with apart(path, suffix) as place:
+            image, frames = _load(place, suffix, frame, path)
+    else:
+        if suffix in (".jpg", ".jpeg") and is_truncated_jpeg(path):
+            raise InputError(f"{path}: truncated: the file ends before its last pixel; copy it again")
+        image, frames = _load(path, suffix, frame, path)
     if frames > 1:
         notes.append(f"the file holds {frames} volumes: this is frame {frame}, counted from 0")
     try:
@@ -58,9 +68,12 @@ def read_image(path: Path, frame: int = 0) -> Volume:
             array, colour_note = _as_grey(array)
             notes.append(colour_note)
         array = compact(array)
-        geometry = _geometry(image, has_spacing=not is_picture)
+        geometry = _geometry(image, is_picture)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
+    if suffix in _TEXT_HEADERS and not states_spacing(path, suffix, geometry.ndim):
+        geometry = replace(geometry, has_spacing=False)
+        notes.append("no spacing stated: taken as 1 mm")
     modality, modality_note = _modality(image, array, path, is_picture)
     if is_picture:
         notes.append("pictures state no voxel size: distances are in pixels, not mm")
@@ -115,11 +128,11 @@ def write_image(volume: Volume, path: Path) -> None:
             raise InputError(f"{path}: cannot be written (disk full, or no permission)") from error
 
 
-def _load(path: Path, suffix: str, frame: int) -> tuple[sitk.Image, int]:
-    """The image, cut down to one frame, and the number of frames."""
+def _load(place: Path, suffix: str, frame: int, path: Path) -> tuple[sitk.Image, int]:
+    """The image, cut down to one frame, and the number of frames; errors name ``path``."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO((VOLUMES | PICTURES)[suffix])
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(place))
     with quiet_libraries():
         try:
             reader.ReadImageInformation()
@@ -128,9 +141,9 @@ def _load(path: Path, suffix: str, frame: int) -> tuple[sitk.Image, int]:
             if not 0 <= frame < frames:
                 raise InputError(f"{path}: has no frame {frame}: choose 0 to {frames - 1}")
             if len(size) > _SPATIAL_AXES:
-                place = np.unravel_index(frame, size[_SPATIAL_AXES:], order="F")
-                reader.SetExtractSize([*size[:_SPATIAL_AXES], *[0] * len(place)])
-                reader.SetExtractIndex([0] * _SPATIAL_AXES + [int(index) for index in place])
+                beyond = np.unravel_index(frame, size[_SPATIAL_AXES:], order="F")
+                reader.SetExtractSize([*size[:_SPATIAL_AXES], *[0] * len(beyond)])
+                reader.SetExtractIndex([0] * _SPATIAL_AXES + [int(index) for index in beyond])
             return reader.Execute(), frames
         except RuntimeError as error:
             raise _explain(path, str(error)) from error
@@ -167,9 +180,9 @@ def _as_grey(array: NDArray[Any]) -> tuple[NDArray[Any], str]:
     return values.astype(array.dtype)[None], "the picture is coloured: its brightness is used"
 
 
-def _geometry(image: sitk.Image, has_spacing: bool) -> Geometry:
+def _geometry(image: sitk.Image, is_picture: bool) -> Geometry:
     size = image.GetSize()
-    if not has_spacing:
+    if is_picture:
         n = len(size)
         return from_lps(size, [1.0] * n, [0.0] * n, np.eye(n), has_spacing=False)
     return from_lps(size, image.GetSpacing(), image.GetOrigin(), image.GetDirection())

@@ -307,3 +307,39 @@ def test_equal_names_with_other_voxels_get_other_ids(tmp_path, oblique):
     one, other = (read_volume(tmp_path / name / "image.nii.gz").id for name in "ab")
     assert one != other
     assert read_volume(tmp_path / "a" / "image.nii.gz").id == one
+
+
+@pytest.mark.parametrize(
+    ("suffix", "changes"),
+    [
+        (".nrrd", {b"space directions: (2,0,0) (0,3,0) (0,0,4)\n": b""}),
+        (
+            ".nrrd",
+            {
+                b"space directions: (2,0,0) (0,3,0) (0,0,4)": b"spacings: 2 3 nan",
+                b"space: left-posterior-superior\n": b"",
+                b"space origin: (0,0,0)\n": b"",
+            },
+        ),
+        (".mha", {b"ElementSpacing = 2 3 4\n": b""}),
+    ],
+)
+def test_a_missing_spacing_is_said(tmp_path, suffix, changes):
+    image = sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    image.SetSpacing((2, 3, 4))
+    path = tmp_path / f"scan{suffix}"
+    sitk.WriteImage(image, str(path))
+    stated = read_volume(path)
+    assert stated.geometry.has_spacing
+    assert not any("spacing" in note for note in stated.notes)
+    data = path.read_bytes()
+    for old, new in changes.items():
+        assert old in data
+        data = data.replace(old, new)
+    path.write_bytes(data)
+
+    volume = read_volume(path)
+
+    assert "no spacing stated: taken as 1 mm" in volume.notes
+    assert volume.geometry.spacing[0] == 1
+    assert not volume.geometry.has_spacing
