@@ -11,7 +11,7 @@ import numpy as np
 from medssl.errors import InputError
 from medssl.store.edits import Edit
 from medssl.store.labels import LabelStore
-from medssl.store.project import LabelClass, Project
+from medssl.store.project import Project
 from medssl.volume import Geometry, Volume
 from napari_medssl.controllers.panel import PanelController
 from napari_medssl.controllers.tally import Tally
@@ -88,27 +88,28 @@ class LabellingController(PanelController["LabellingWidget"]):
     def add_class(self, name: str) -> None:
         """A new class, which becomes the one to paint."""
         try:
-            added = self._project().add_class(name)
+            project = self._project()
+            added = project.add_class(name)
         except InputError as error:
             self._report(error)
             return
-        self._session.classes = (*self._session.classes, added)
+        self._session.classes = project.classes  # with what another window added meanwhile
         self._session.active_class = added.id
 
     def rename_class(self, class_id: int, name: str) -> None:
         """Give a class another name."""
-        renamed = tuple(replace_name(c, name) if c.id == class_id else c for c in self._session.classes)
-        if renamed == self._session.classes:
+        if (class_id, name) in {(entry.id, entry.name) for entry in self._session.classes}:
             return
         try:
             if not name:
                 raise InputError("a class needs a name")
-            self._project().set_classes(renamed)
+            project = self._project()
+            project.change_class(class_id, name=name)
         except InputError as error:
             self._report(error)
             self._show_classes()
             return
-        self._session.classes = renamed
+        self._session.classes = project.classes
 
     def undo(self) -> None:
         """Take back the last stroke, also one of an earlier day."""
@@ -267,11 +268,6 @@ class LabellingController(PanelController["LabellingWidget"]):
         self._is_automatic = is_automatic
         if is_automatic:
             self.update_proposal()
-
-
-def replace_name(entry: LabelClass, name: str) -> LabelClass:
-    """The class under another name."""
-    return entry.model_copy(update={"name": name})
 
 
 def cell_around(geometry: Geometry, voxel: tuple[int, ...]) -> tuple[slice, ...]:

@@ -15,6 +15,7 @@ import struct
 import weakref
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -27,11 +28,7 @@ from medssl.errors import InputError
 from medssl.store.archive import DAMAGE, read_archive, write_archive
 from medssl.store.atomic import atomic_file, sync_folder
 from medssl.store.edits import SCRIBBLES, Annotation, Change, Edit, annotation, unpack
-
-try:
-    import fcntl
-except ImportError:  # Windows: no lock, so two windows on one project are not told apart
-    fcntl = None  # type: ignore[assignment]
+from medssl.store.lock import lock
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +158,10 @@ class Journal:
         if self._file is None:
             return
         if self._since_snapshot >= _SNAPSHOT_EVERY:
-            self.snapshot()
+            try:
+                self.snapshot()
+            except OSError as error:  # it only saves time: the log holds everything
+                logger.warning("%s: no snapshot: %s", self.folder, error)
         self._file.close()
         self._file = None
 
@@ -253,15 +253,28 @@ class Journal:
         """The log, locked for writing, with its unfinished tail set aside and cut off."""
         if self._file is not None:
             return self._file
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = FileIO(self._path, "r+" if self._path.exists() else "x+")
         try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = FileIO(self._path, "r+" if self._path.exists() else "x+")
+        except OSError as error:
+            raise self._refused(error) from error
+        try:
+            lock(file)
         except OSError as error:
             file.close()
             raise InputError(f"{self.folder}: open in another window or program; close it there") from error
-        self._replay()  # another program may have written between opening and locking
+        try:
+            self._replay()  # another program may have written between opening and locking
+            self._set_tail_aside(file)
+            sync_folder(self.folder)
+        except OSError as error:
+            file.close()
+            raise self._refused(error) from error
+        self._file = file
+        weakref.finalize(self, file.close)  # releases the lock of a journal that nobody closed
+        return file
+
+    def _set_tail_aside(self, file: FileIO) -> None:
         file.seek(self._state.end)
         tail = file.read()
         if tail:
@@ -269,10 +282,10 @@ class Journal:
             with atomic_file(self.folder / f"unfinished-{self._state.end}.bin") as aside:
                 aside.write(tail)
             file.truncate(self._state.end)
-        sync_folder(self.folder)
-        self._file = file
-        weakref.finalize(self, file.close)  # releases the lock of a journal that nobody closed
-        return file
+
+    def _refused(self, error: OSError) -> InputError:
+        why = error.strerror or str(error)
+        return InputError(f"{self.folder}: labels cannot be saved ({why}); choose another project folder")
 
     def _write(self, file: FileIO, header: dict[str, Any], body: bytes) -> int:
         """Append one record and wait for the disk; its offset."""
@@ -286,7 +299,8 @@ class Journal:
                 written += file.write(record[written:])
             os.fsync(file.fileno())
         except OSError as error:
-            file.truncate(offset)
+            with suppress(OSError):  # what cannot be cut off is an unfinished edit to the next opening
+                file.truncate(offset)
             raise InputError(f"{self._path}: the edit was not saved: {error.strerror}; free space") from error
         self._state.end = offset + len(record)
         self._since_snapshot += 1

@@ -27,6 +27,14 @@ class Origin(BaseModel):
     time: float = Field(description="seconds since 1970, UTC")
 
 
+def voxels_by_value(mask: NDArray[Any]) -> dict[int, int]:
+    """How many voxels hold each value of a mask (values 0 to 255), slice by slice: nothing is sorted."""
+    counts = np.zeros(256, np.int64)
+    for part in mask:
+        counts += np.bincount(np.ravel(part), minlength=256)
+    return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+
+
 class LabelStore:
     """What is known about one volume, on its native grid.
 
@@ -78,17 +86,21 @@ class LabelStore:
             source: weights, run or file it came from.
 
         Raises:
-            InputError: the mask does not fit the volume.
+            InputError: the mask does not fit the volume, or the disk refuses it.
         """
         if mask.shape != self.shape:
             raise InputError(f"proposal {name}: its shape is {mask.shape}, the volume's is {self.shape}")
         if mask.dtype.kind not in "iub" or mask.min() < 0 or mask.max() > 255:
             raise InputError(f"proposal {name}: a mask holds whole numbers from 0 to 255")
         origin = Origin(author=author, source=source, time=clock.time())
-        folder = self.folder / "proposals"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{name}.zip"
-        write_archive(path, origin.model_dump(mode="json"), {"mask": mask.astype(np.uint8)})
+        path = self.folder / "proposals" / f"{name}.zip"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_archive(path, origin.model_dump(mode="json"), {"mask": mask.astype(np.uint8)})
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}); choose another project folder"
+            ) from error
         return origin
 
     def proposal(self, name: str) -> tuple[NDArray[np.uint8], Origin]:
@@ -142,8 +154,7 @@ class LabelStore:
 
     def voxels_per_class(self) -> dict[int, int]:
         """How many voxels are painted with each class."""
-        counts = np.bincount(self.restore().ravel(), minlength=1)
-        return {int(c): int(counts[c]) for c in np.flatnonzero(counts) if c > 0}
+        return {value: count for value, count in voxels_by_value(self.restore()).items() if value > 0}
 
     def _add(
         self,

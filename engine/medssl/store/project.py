@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from medssl.config.run import explain
 from medssl.errors import InputError
 from medssl.store.atomic import write_atomically
+from medssl.store.lock import alone
 from medssl.volume import Volume
 
 FORMAT = "medssl-project-1"
+MOST_CLASSES = 255
 PALETTE = (
     (230, 75, 53),
     (77, 187, 213),
@@ -63,6 +66,23 @@ class _ProjectFile(_Value):
     format: str = FORMAT
     classes: tuple[LabelClass, ...] = ()
     volumes: tuple[VolumeEntry, ...] = ()
+    last_class: int = Field(default=0, description="highest class id ever given; masks may still hold it")
+
+    def with_classes(self, classes: tuple[LabelClass, ...]) -> _ProjectFile:
+        """The same project with other classes.
+
+        Raises:
+            InputError: two classes share a name.
+        """
+        if len({entry.name for entry in classes}) < len(classes):
+            raise InputError("two classes have the same name; give each its own")
+        ordered = tuple(sorted(classes, key=lambda entry: entry.id))
+        return self.model_copy(update={"classes": ordered, "last_class": max(self.highest, *_ids(ordered))})
+
+    @property
+    def highest(self) -> int:
+        """The highest class id that a mask can hold."""
+        return max(self.last_class, *_ids(self.classes))
 
 
 def content_hash(volume: Volume) -> str:
@@ -84,11 +104,17 @@ def series_key(series_uid: str) -> str:
     return hashlib.sha256(series_uid.encode()).hexdigest()[:16] if series_uid else ""
 
 
+def copy_path(volume_id: str) -> str:
+    """Where the project keeps a volume that has no file of its own, relative to the project."""
+    return f"volumes/{volume_id}.nii.gz"
+
+
 class Project:
-    """A folder with ``project.json``, ``labels/``, ``features/`` and ``runs/``.
+    """A folder with ``project.json``, ``labels/``, ``volumes/``, ``features/`` and ``runs/``.
 
     Every change is on disk when the method returns; a project opened again equals the one saved.
-    The object holds no signals and no arrays.
+    Each is made to the file as it stands, under a lock, so that two windows on one project keep what
+    the other one changed. The object holds no signals and no arrays.
 
     Args:
         folder: the project folder; ``project.json`` in it exists (see `create` and `open`).
@@ -105,17 +131,18 @@ class Project:
         Raises:
             InputError: the folder holds a project already, or cannot be written.
         """
-        folder = Path(folder)
-        if (folder / "project.json").exists():
-            raise InputError(f"{folder}: holds a project already; open it or choose another folder")
-        project = cls(folder, _ProjectFile())
+        project = cls(Path(folder), _ProjectFile())
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            project._save(project._content)
+            project.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(
-                f"{folder}: cannot be written ({error.strerror}); choose another folder"
-            ) from error
+            raise project._refused(error) from error
+
+        def first(_: None) -> _ProjectFile:
+            if (project.folder / "project.json").exists():
+                raise InputError(f"{folder}: holds a project already; open it or choose another folder")
+            return project._content
+
+        project._write(first, lambda: None)
         return project
 
     @classmethod
@@ -125,7 +152,10 @@ class Project:
         Raises:
             InputError: there is none, or its file cannot be understood.
         """
-        folder = Path(folder)
+        return cls(Path(folder), cls._read(Path(folder)))
+
+    @staticmethod
+    def _read(folder: Path) -> _ProjectFile:
         path = folder / "project.json"
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
@@ -136,7 +166,7 @@ class Project:
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise InputError(f"{path}: not a {FORMAT} file; open it with the version that wrote it")
         try:
-            return cls(folder, _ProjectFile.model_validate(values))
+            return _ProjectFile.model_validate(values)
         except ValidationError as error:
             raise InputError(f"{path}: {explain(error)}") from error
 
@@ -171,57 +201,93 @@ class Project:
                 return entry
         raise InputError(f"{self.folder}: no volume {volume_id} in this project; add it first")
 
-    def add_volume(self, volume: Volume, path: Path | str, series_uid: str = "") -> VolumeEntry:
+    def add_volume(self, volume: Volume, path: Path | str | None, series_uid: str = "") -> VolumeEntry:
         """Enter a volume, or find it again by its content; a moved file gets its new path.
 
         Args:
             volume: the image as read.
-            path: file or series folder it came from.
+            path: file or series folder it came from; None where there is none. Then the entry names the
+                place in the project where a copy belongs, unless its file is known from before.
             series_uid: chosen series of a folder with several; only its `series_key` is kept.
+
+        Raises:
+            InputError: the project cannot be written.
         """
         sha256 = content_hash(volume)
         entry = VolumeEntry(
             id=sha256[:16],
             sha256=sha256,
-            path=self._to_stored(Path(path)),
+            path=copy_path(sha256[:16]) if path is None else self._to_stored(Path(path)),
             series=series_key(series_uid),
             modality=volume.modality,
             shape=volume.geometry.shape,
         )
-        if entry not in self.volumes:
-            known = [entry if old.id == entry.id else old for old in self.volumes]
-            self._replace(volumes=tuple(known if entry in known else [*known, entry]))
-        return entry
+
+        def entered(content: _ProjectFile) -> _ProjectFile:
+            old = next((known for known in content.volumes if known.id == entry.id), None)
+            if old is None:
+                return content.model_copy(update={"volumes": (*content.volumes, entry)})
+            update = entry
+            if path is None and self._absolute(old.path).exists():
+                update = old.model_copy(update={"modality": entry.modality})
+            volumes = tuple(update if known.id == entry.id else known for known in content.volumes)
+            return content.model_copy(update={"volumes": volumes})
+
+        self._change(entered)
+        return self.volume(entry.id)
 
     def path_of(self, volume_id: str) -> Path:
         """Where the volume was last found, absolute."""
-        path = Path(self.volume(volume_id).path)
-        return path if path.is_absolute() else self.folder.resolve() / path
+        return self._absolute(self.volume(volume_id).path)
 
     def add_class(self, name: str, colour: tuple[int, int, int] | None = None) -> LabelClass:
-        """A new class with the smallest free id.
+        """A new class with the next id; an id is never given twice, for masks may still hold it.
 
         Raises:
-            InputError: the name is taken or empty, or all 255 ids are.
+            InputError: the name is taken or empty, all 255 ids are, or the project cannot be written.
         """
-        taken = {entry.id for entry in self.classes}
-        free = next((number for number in range(1, 256) if number not in taken), None)
-        if free is None:
-            raise InputError("a project has at most 255 classes; remove one first")
-        added = _label_class(id=free, name=name, colour=colour or PALETTE[(free - 1) % len(PALETTE)])
-        self.set_classes((*self.classes, added))
-        return added
+        added: list[LabelClass] = []
 
-    def set_classes(self, classes: tuple[LabelClass, ...]) -> None:
-        """Replace the list of classes: rename, recolour, remove.
+        def longer(content: _ProjectFile) -> _ProjectFile:
+            number = content.highest + 1
+            if number > MOST_CLASSES:
+                raise InputError(f"{self.folder}: all {MOST_CLASSES} classes are given; use another project")
+            given = colour or PALETTE[(number - 1) % len(PALETTE)]
+            added.append(_label_class(id=number, name=name, colour=given))
+            return content.with_classes((*content.classes, added[-1]))
+
+        self._change(longer)
+        return added[-1]
+
+    def change_class(
+        self, class_id: int, name: str | None = None, colour: tuple[int, int, int] | None = None
+    ) -> None:
+        """Give a class another name or colour.
 
         Raises:
-            InputError: two classes share an id or a name.
+            InputError: no such class, the name is taken or empty, or the project cannot be written.
         """
-        names, ids = {entry.name for entry in classes}, {entry.id for entry in classes}
-        if len(names) < len(classes) or len(ids) < len(classes):
-            raise InputError("two classes have the same name or number; give each its own")
-        self._replace(classes=tuple(sorted(classes, key=lambda entry: entry.id)))
+        given = {key: value for key, value in (("name", name), ("colour", colour)) if value is not None}
+
+        def changed(content: _ProjectFile) -> _ProjectFile:
+            old = self._class(content, class_id)
+            new = _label_class(**{**old.model_dump(), **given})
+            return content.with_classes(tuple(new if entry is old else entry for entry in content.classes))
+
+        self._change(changed)
+
+    def remove_class(self, class_id: int) -> None:
+        """Take a class off the list; what is painted with it stays in the masks.
+
+        Raises:
+            InputError: no such class, or the project cannot be written.
+        """
+
+        def shorter(content: _ProjectFile) -> _ProjectFile:
+            old = self._class(content, class_id)
+            return content.with_classes(tuple(entry for entry in content.classes if entry is not old))
+
+        self._change(shorter)
 
     def labels_folder(self, volume_id: str) -> Path:
         """Where the labels of a volume lie."""
@@ -241,12 +307,40 @@ class Project:
         path, home = path.resolve(), self.folder.resolve()
         return path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path)
 
-    def _replace(self, **changes: Any) -> None:
-        self._save(self._content.model_copy(update=changes))
+    def _absolute(self, stored: str) -> Path:
+        path = Path(stored)
+        return path if path.is_absolute() else self.folder.resolve() / path
 
-    def _save(self, content: _ProjectFile) -> None:
-        write_atomically(self.folder / "project.json", json.dumps(content.model_dump(mode="json"), indent=1))
+    def _class(self, content: _ProjectFile, class_id: int) -> LabelClass:
+        found = next((entry for entry in content.classes if entry.id == class_id), None)
+        if found is None:
+            raise InputError(f"{self.folder}: no class {class_id} in this project; open the scan again")
+        return found
+
+    def _change(self, make: Callable[[_ProjectFile], _ProjectFile]) -> None:
+        """Change the file as it stands now; what changes nothing does not ask for a writable folder."""
+        self._content = self._read(self.folder)
+        if make(self._content) != self._content:
+            self._write(make, lambda: self._read(self.folder))
+
+    def _write(self, make: Callable[[Any], _ProjectFile], read: Callable[[], _ProjectFile | None]) -> None:
+        try:
+            with alone(self.folder / ".project.lock"):
+                content = make(read())
+                text = json.dumps(content.model_dump(mode="json"), indent=1)
+                write_atomically(self.folder / "project.json", text)
+        except OSError as error:
+            raise self._refused(error) from error
         self._content = content
+
+    def _refused(self, error: OSError) -> InputError:
+        if isinstance(error, BlockingIOError):
+            return InputError(f"{self.folder}: another window or program changes it; try again")
+        return InputError(f"{self.folder}: cannot be written ({error.strerror}); choose another folder")
+
+
+def _ids(classes: tuple[LabelClass, ...]) -> tuple[int, ...]:
+    return (0, *(entry.id for entry in classes))
 
 
 def _label_class(**values: Any) -> LabelClass:

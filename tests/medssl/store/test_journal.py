@@ -128,6 +128,35 @@ def test_undo_law_applied_to_a_screen(tmp_path):
     assert not journal.can_redo
 
 
+def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+    (tmp_path / "labels").write_text("a file where the folder should be")
+    journal = Journal(tmp_path / "labels" / "scan", SHAPES[3])
+    with pytest.raises(InputError, match=r"scan: labels cannot be saved \(.+\); choose another"):
+        journal.append(stroke(np.zeros(SHAPES[3], np.uint8), (0, 0, 0), 2, 1))
+    assert not journal.can_undo
+
+
+def test_a_file_that_cannot_be_opened_is_one_clear_error(tmp_path):
+    (tmp_path / "scan").mkdir()
+    journal = Journal(tmp_path / "scan", SHAPES[3])
+    (tmp_path / "scan" / "journal.bin").mkdir()
+    with pytest.raises(InputError, match=r"labels cannot be saved \(.+\)"):
+        journal.append(stroke(np.zeros(SHAPES[3], np.uint8), (0, 0, 0), 2, 1))
+
+
+def test_a_snapshot_that_fails_does_not_keep_the_file(tmp_path, monkeypatch):
+    array = np.zeros(SHAPES[3], np.uint8)
+    journal = Journal(tmp_path, SHAPES[3])
+    for number in range(200):
+        journal.append(stroke(array, (0, 0, 0), 2, number % 5))
+    full = OSError(28, "No space left")
+    monkeypatch.setattr("medssl.store.journal.write_archive", lambda *_: (_ for _ in ()).throw(full))
+    journal.close()
+    again = Journal(tmp_path, SHAPES[3])
+    again.append(stroke(array, (1, 1, 1), 2, 3))
+    np.testing.assert_array_equal(again.restore(), array)
+
+
 @pytest.mark.parametrize("cut", [1, 5, 13, 40])
 def test_torn_last_record_is_dropped_with_a_note_and_set_aside(tmp_path, cut):
     array = np.zeros(SHAPES[3], np.uint8)

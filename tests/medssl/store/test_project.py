@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
 
 from medssl.errors import InputError
+from medssl.store.lock import alone
 from medssl.store.project import Project, content_hash
 from medssl.volume import Geometry, Volume
 
@@ -96,19 +98,88 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     project.add_class("liver")
     before = (tmp_path / "p" / "project.json").read_text()
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match=r"No space.*choose another folder"):
         project.add_class("spleen")
     assert (tmp_path / "p" / "project.json").read_text() == before
     assert [c.name for c in project.classes] == ["liver"]
-    assert list((tmp_path / "p").iterdir()) == [tmp_path / "p" / "project.json"]
+    assert sorted(path.name for path in (tmp_path / "p").iterdir()) == [".project.lock", "project.json"]
     assert json.loads(before)["classes"][0]["name"] == "liver"
 
 
-def test_smallest_free_class_id_is_used_again(tmp_path):
+def test_an_id_is_never_given_twice(tmp_path):
     project = Project.create(tmp_path / "p")
     for name in ("a", "b", "c"):
         project.add_class(name)
-    project.set_classes(tuple(c for c in project.classes if c.name != "b"))
-    project.add_class("d")
-    project.add_class("e")
-    assert [(c.id, c.name) for c in project.classes] == [(1, "a"), (2, "d"), (3, "c"), (4, "e")]
+    project.remove_class(2)
+    project.remove_class(3)
+    assert project.add_class("d").id == 4, "masks may still hold 2 and 3"
+    assert [(c.id, c.name) for c in Project.open(tmp_path / "p").classes] == [(1, "a"), (4, "d")]
+    with pytest.raises(InputError, match="no class 3"):
+        project.change_class(3, name="c")
+
+
+def test_two_windows_keep_what_the_other_one_changed(tmp_path):
+    first = Project.create(tmp_path / "p")
+    first.add_class("background")
+    second = Project.open(tmp_path / "p")
+    entry = first.add_volume(scan(3), tmp_path / "a.nii.gz")
+    assert first.add_class("tumour").id == 2
+    second.change_class(1, name="air", colour=(1, 2, 3))
+    assert second.add_class("kidney").id == 3
+    other = second.add_volume(scan(3, spacing=3), tmp_path / "b.nii.gz")
+    first.remove_class(1)
+    on_disk = Project.open(tmp_path / "p")
+    assert [(c.id, c.name) for c in on_disk.classes] == [(2, "tumour"), (3, "kidney")]
+    assert [e.id for e in on_disk.volumes] == [entry.id, other.id]
+    assert on_disk == first
+
+
+def add_classes(folder, names):
+    project = Project.open(folder)
+    for name in names:
+        project.add_class(name)
+
+
+def test_programs_that_change_at_the_same_time_lose_nothing(tmp_path):
+    Project.create(tmp_path / "p")
+    context = multiprocessing.get_context("spawn")
+    names = [[f"{n}-{m}" for m in range(8)] for n in range(3)]
+    programs = [context.Process(target=add_classes, args=(tmp_path / "p", part)) for part in names]
+    for program in programs:
+        program.start()
+    for program in programs:
+        program.join()
+        assert program.exitcode == 0
+    classes = Project.open(tmp_path / "p").classes
+    assert {entry.name for entry in classes} == {name for part in names for name in part}
+    assert [entry.id for entry in classes] == list(range(1, 25))
+
+
+def test_a_lock_that_is_not_given_back_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("medssl.store.lock._PATIENCE", 0.05)
+    project = Project.create(tmp_path / "p")
+    with alone(tmp_path / "p" / ".project.lock"), pytest.raises(InputError, match="another window"):
+        project.add_class("liver")
+    assert project.add_class("liver").id == 1
+
+
+def test_a_volume_without_a_file_has_its_place_in_the_project(tmp_path):
+    project = Project.create(tmp_path / "p")
+    entry = project.add_volume(scan(3), None)
+    copy = (tmp_path / "p" / "volumes" / f"{entry.id}.nii.gz").resolve()
+    assert project.path_of(entry.id) == copy
+    place = tmp_path / "a.nii.gz"
+    place.touch()
+    project.add_volume(scan(3), place)
+    assert project.path_of(project.add_volume(scan(3), None).id) == place.resolve(), "its file is known"
+    place.unlink()
+    assert project.path_of(project.add_volume(scan(3), None).id) == copy
+
+
+def test_what_changes_nothing_needs_no_writable_folder(tmp_path, monkeypatch):
+    project = Project.create(tmp_path / "p")
+    entry = project.add_volume(scan(3), tmp_path / "a.nii.gz")
+    monkeypatch.setattr("os.open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    assert project.add_volume(scan(3), tmp_path / "a.nii.gz") == entry
+    with pytest.raises(InputError, match=r"Permission denied.*choose another folder"):
+        project.add_volume(scan(3), tmp_path / "b.nii.gz")

@@ -169,6 +169,26 @@ def test_classes_are_renamed_in_the_project(make: Any, session: Session, runner:
     assert session.classes[1].name == "tumour"
 
 
+def test_two_windows_keep_the_classes_of_each_other(make: Any, session: Session, volume: Volume) -> None:
+    first, _ = make()
+    session.volume = volume
+    other = Session(project=session.project)
+    second, _ = make(other)
+    other.volume = Volume(volume.array + 1, volume.geometry, "CT", "case-2")
+    first.add_class("tumour")
+    second.rename_class(2, "liver")
+    assert [entry.name for entry in other.classes] == ["background", "liver", "tumour"]
+    second.add_class("kidney")
+    on_disk = Project.open(session.project).classes
+    assert [(entry.id, entry.name) for entry in on_disk] == [
+        (1, "background"),
+        (2, "liver"),
+        (3, "tumour"),
+        (4, "kidney"),
+    ]
+    assert (other.classes, other.active_class) == (on_disk, 4)
+
+
 def test_a_full_disk_is_said(make: Any, session: Session, runner: Any, volume: Volume) -> None:
     controller, _ = make()
     session.volume = volume
