@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medssl.commands.workspace import Workspace, index_signature
 from medssl.config.embed import EmbedConfig
+from medssl.config.resume import under_way
 from medssl.data.table import Row, read_data
 from medssl.errors import InputError
 from medssl.io import read_volume
@@ -70,6 +71,11 @@ def run(config: EmbedConfig, workspace: Workspace | None = None) -> Steps[EmbedR
         config: weights, data, index folder.
         workspace: keeps weights, and features where there is one scan.
     """
+    with under_way(config):
+        return (yield from _embed(config, workspace))
+
+
+def _embed(config: EmbedConfig, workspace: Workspace | None) -> Steps[EmbedResult]:
     rows = read_data(config.data)
     yield Progress(0, len(rows), "loading weights")
     workspace = workspace or Workspace(config.device)

@@ -66,9 +66,9 @@ def _add_fields(
             _add_fields(parser, kind, path, parser.add_argument_group(".".join(path), field.description))
             continue
         text = _help(field)
-        extra = field.json_schema_extra
-        if isinstance(extra, Mapping) and extra.get("cli") == "positional":
-            target.add_argument(".".join(path), nargs="?", metavar=name.upper(), help=text, **_choice(kind))
+        if is_positional(field):
+            # argparse would hold the placeholder of one that is absent against its choices: `merge` checks
+            target.add_argument(".".join(path), nargs="?", metavar=name.upper(), help=text)
             continue
         option = "--" + ".".join(path).replace("_", "-")
         shape: dict[str, Any] = {"dest": ".".join(path), "help": text}
@@ -83,6 +83,18 @@ def _add_fields(
         else:
             metavar = _METAVARS.get(kind, name.upper().split("_")[-1])
             target.add_argument(option, metavar=metavar, **shape)
+
+
+def is_positional(field: FieldInfo) -> bool:
+    """Whether a field is given by its place, not by an option."""
+    extra = field.json_schema_extra
+    return isinstance(extra, Mapping) and extra.get("cli") == "positional"
+
+
+def literal_values(field: FieldInfo) -> tuple[Any, ...]:
+    """The values that a Literal allows; none for other types."""
+    kind = _without_none(field.annotation)
+    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def _without_none(annotation: Any) -> Any:

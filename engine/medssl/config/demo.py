@@ -6,15 +6,20 @@ from pathlib import Path
 
 from pydantic import Field
 
-from medssl.config.command import CommandConfig
+from medssl.config.resume import ResumableConfig
 
 
-class DemoConfig(CommandConfig):
+class DemoConfig(ResumableConfig):
     """The whole road on one scan: prototypes, search, a few labels, probe, fine-tuning, boxes, export."""
+
+    stored_as = "demo.yaml"
 
     input: Path | None = Field(None, description="scan; default: the MNI152 average brain inside nilearn")
     out: Path = Field(
         Path("medssl-demo"), description="folder for the results; those of an earlier demo are replaced"
+    )
+    resume: Path | None = Field(
+        None, description="folder of an interrupted demo: it begins anew with the settings it had"
     )
     headless: bool = Field(False, description="no window: render under a virtual screen, save a screenshot")
     encoder: str = Field("default", description="weights: registry name, run folder or file")

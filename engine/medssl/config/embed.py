@@ -6,11 +6,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from medssl.config.command import CommandConfig
+from medssl.config.resume import ResumableConfig
 
 
-class EmbedConfig(CommandConfig):
+class EmbedConfig(ResumableConfig):
     """Patch features of one volume or a cohort into an index."""
+
+    stored_as = "embed.yaml"
 
     encoder: str = Field("default", description="weights: registry name, run folder or file")
     data: Path = Field(description="scan, folder of scans or data table (CSV)")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from medssl.config.command import CommandConfig
+from medssl.config.resume import ResumableConfig
 from medssl.config.run import RunConfig
 
 KindName = Literal["weights", "random", "raw", "filters"]
@@ -90,12 +90,14 @@ class FineTuningCells(RunConfig):
         return tuple(sorted(set(fractions)))
 
 
-class EvaluateConfig(CommandConfig, FineTuningCells):
+class EvaluateConfig(ResumableConfig, FineTuningCells):
     """Few labels, measured.
 
     Runs into one ``out`` share embeddings and trained networks and skip the cells that are already there,
     so a stopped run is continued by the same command.
     """
+
+    stored_as = "evaluate.yaml"
 
     protocol: Literal[
         "transfer", "interactive", "retrieval", "label-fraction", "convergence", "robustness"

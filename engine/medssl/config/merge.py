@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from medssl.config.arguments import is_positional, literal_values
 from medssl.config.command import CommandConfig
+from medssl.config.resume import ResumableConfig
 from medssl.errors import InputError
 
 Config = TypeVar("Config", bound=CommandConfig)
@@ -28,23 +30,49 @@ def merge(model: type[Config], given: Mapping[str, Any]) -> Config:
         given: values by field name, nested mappings for sections.
 
     Raises:
-        InputError: a file cannot be read, or options stand beside ``resume``.
-        ValidationError: a value does not fit.
+        InputError: a file cannot be read, options stand beside ``resume``, or what is given by position is
+            missing or unknown.
+        ValidationError: another value does not fit.
     """
     values = dict(given)
     if "resume" in model.model_fields and values.get("resume") is not None:
         run = Path(values["resume"])
-        before = _read(run / "config.yaml", f"{run}: is not a run folder (no config.yaml)")
+        before = _before(model, run)
         for name, value in values.items():
             if name not in _FREE_ON_RESUME and before.get(name) != value:
                 raise InputError(
                     f"--{name.replace('_', '-')}: --resume takes its settings from {run}; leave it out"
                 )
+        if issubclass(model, ResumableConfig):
+            values["out"] = run  # wherever the folder was moved to
         return model.model_validate({**before, **values})
     if "config" in model.model_fields and values.get("config") is not None:
         path = Path(values["config"])
         values = overlaid(_read(path, f"{path}: no such file; --config needs a YAML file"), values)
+    _check_positions(model, values)
     return model.model_validate(values)
+
+
+def _before(model: type[Config], run: Path) -> dict[str, Any]:
+    """The settings of an earlier run."""
+    if not issubclass(model, ResumableConfig):
+        return _read(run / "config.yaml", f"{run}: is not a run folder (no config.yaml)")
+    missing = f"{run}: nothing is under way there (no {model.stored_as}); give all options to begin"
+    return _read(run / model.stored_as, missing)
+
+
+def _check_positions(model: type[Config], values: Mapping[str, Any]) -> None:
+    """What is given by position is called as in the help."""
+    for name, field in model.model_fields.items():
+        if not is_positional(field):
+            continue
+        known = literal_values(field)
+        way_out = f"choose from {', '.join(map(str, known))}" if known else "it follows the command"
+        if values.get(name) is None:
+            if field.is_required():
+                raise InputError(f"{name.upper()}: is needed; {way_out}")
+        elif known and values[name] not in known:
+            raise InputError(f"{name.upper()} {values[name]}: unknown; {way_out}")
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

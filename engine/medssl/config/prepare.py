@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from medssl.config.command import CommandConfig
+from medssl.config.resume import ResumableConfig
 from medssl.config.run import RunConfig
 
 
@@ -36,8 +36,10 @@ class CacheConfig(RunConfig):
         return self
 
 
-class PrepareConfig(CommandConfig, CacheConfig):
+class PrepareConfig(ResumableConfig, CacheConfig):
     """Any readable scans -> a normalised, chunked training cache."""
+
+    stored_as = "prepare.yaml"
 
     data: Path = Field(description="folder of scans, data table (CSV) or one scan")
     out: Path = Field(description="cache folder to make or to complete")

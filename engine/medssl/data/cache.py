@@ -84,24 +84,9 @@ class CacheWriter:
     """
 
     def __init__(self, folder: Path, config: CacheConfig) -> None:
+        make_folder(folder, config)
         self.folder = folder
         self.config = config
-        if (folder / "cache.json").exists():
-            before = read_settings(folder)
-            changed = [
-                name for name in CacheConfig.model_fields if getattr(before, name) != getattr(config, name)
-            ]
-            if changed:
-                raise InputError(
-                    f"{folder}: holds a cache with {changed[0]} = {getattr(before, changed[0])}, not "
-                    f"{getattr(config, changed[0])}; choose another --out or remove the folder"
-                )
-        else:
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise InputError(f"{folder}: is not a cache and not empty; choose another --out")
-            folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({"format": FORMAT, "settings": config.model_dump(mode="json")}, indent=1)
-            write_atomically(folder / "cache.json", text + "\n")
         self._item = np.dtype(config.dtype).itemsize
         self.lines = {line["source"]: line for line in _read_lines(folder)}
         self.nbytes = sum(self._size(line) for line in self.lines.values())
@@ -268,6 +253,28 @@ class Cache:
                     f"{path}: the cache is damaged ({error}); run medssl prepare again"
                 ) from error
         return self._shards[name]
+
+
+def make_folder(folder: Path, config: CacheConfig) -> None:
+    """A cache without volumes, unless there is one.
+
+    Raises:
+        InputError: the folder holds a cache of other settings, or something else.
+    """
+    if is_cache(folder):
+        before = read_settings(folder)
+        for name in CacheConfig.model_fields:
+            if getattr(before, name) != getattr(config, name):
+                raise InputError(
+                    f"{folder}: holds a cache with {name} = {getattr(before, name)}, not "
+                    f"{getattr(config, name)}; choose another --out or remove the folder"
+                )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: is not a cache and not empty; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"format": FORMAT, "settings": config.model_dump(mode="json")}, indent=1)
+    write_atomically(folder / "cache.json", text + "\n")
 
 
 def is_cache(folder: Path) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from medssl import cli
 from medssl.commands import embed, probe, prototypes, search, weights
 from medssl.commands.workspace import Workspace
 from medssl.config.embed import EmbedConfig
@@ -322,3 +323,16 @@ def test_an_image_goes_the_same_road(tmp_path: Path, tiny_weights: dict[int, Pat
     assert (written.array[0, 4:96, 66:126] == 2).mean() > 0.9
     clusters = PrototypesConfig(encoder=encoder, input=path, out=tmp_path / "map.png", k=4, source="k-means")
     assert drain(prototypes.run(clusters, workspace)).to_json()["k"] == 4
+
+
+def test_an_interrupted_embedding_is_resumed_from_its_folder(cohort, tmp_path, tiny_weights, capsys):
+    config = EmbedConfig(
+        encoder=str(tiny_weights[3]), data=cohort / "scans", out=tmp_path / "index", device="cpu"
+    )
+    steps = embed.run(config)
+    while not next(steps).phase.startswith("2 of 3"):
+        pass
+    steps.close()
+    assert cli.main(["embed", "--resume", str(config.out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (len(found["volumes"]), len(found["added"])) == (3, 2)

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
+from medssl import cli
 from medssl.commands import finetune, predict
 from medssl.commands.finetune.judge import Score
 from medssl.commands.finetune.segmentation import better, sentence
@@ -146,6 +147,16 @@ def test_a_stopped_run_exports_and_a_resumed_one_equals_an_uninterrupted_one(tmp
     whole, resumed = (load_file(path) for path in paths)
     for name, values in whole.items():
         np.testing.assert_array_equal(values, resumed[name], err_msg=name)
+
+
+def test_the_command_that_an_interrupted_run_prints_continues_it(tmp_path, tiny_weights, capsys):
+    config = settings(cohort(tmp_path, 2), tmp_path / "run", tiny_weights[2])
+    steps = finetune.run(config)
+    while next(steps).phase != "training":
+        pass
+    steps.close()
+    assert cli.main(["finetune", "--resume", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == 4
 
 
 def test_a_frozen_encoder_thaws_in_a_resumed_run_too(tmp_path, tiny_weights, thaws_alike):

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medssl import cli
 from medssl.commands import prepare
 from medssl.config.prepare import PrepareConfig
 from medssl.data.cache import Cache
@@ -33,3 +34,14 @@ def test_real_files_become_normalised_volumes(scans: Path, tmp_path: Path, worke
         np.testing.assert_allclose(cache.entries["spacing"][row], volume.geometry.spacing, rtol=1e-5)
     again = drain(prepare.run(config))
     assert (again.volumes, again.reused) == (4, 4)
+
+
+def test_an_interrupted_prepare_is_resumed_from_its_folder(scans: Path, tmp_path: Path, capsys) -> None:
+    config = PrepareConfig(data=scans, out=tmp_path / "cache", dtype="int16", workers=1)
+    steps = prepare.run(config)
+    next(steps)
+    steps.close()
+    assert len(Cache.open(config.out)) == 1
+    assert cli.main(["prepare", "--resume", str(config.out)]) == 0
+    assert "4 volumes" in capsys.readouterr().out
+    assert not (config.out / "prepare.yaml").exists()

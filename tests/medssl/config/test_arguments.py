@@ -6,9 +6,12 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
-from medssl.config.arguments import parse
+from medssl.config.arguments import is_positional, literal_values, parse
 from medssl.config.command import CommandConfig
+from medssl.config.evaluate import EvaluateConfig
+from medssl.config.finetune import FinetuneConfig
 from medssl.config.run import RunConfig
+from medssl.config.weights import WeightsConfig
 from medssl.errors import InputError
 
 
@@ -19,6 +22,7 @@ class Section(RunConfig):
 
 class Example(CommandConfig):
     path: Path = Field(description="a scan", json_schema_extra={"cli": "positional"})
+    kind: Literal["mr", "ct"] = Field("mr", description="mr or ct", json_schema_extra={"cli": "positional"})
     at: tuple[int, int, int] | None = Field(None, description="voxel")
     dims: Literal[2, 3] = Field(3, description="dimensions")
     names: tuple[str, ...] = Field(("a",), description="names")
@@ -33,6 +37,11 @@ def given(*arguments: str) -> dict[str, object]:
 def test_only_what_was_typed_comes_back() -> None:
     assert given() == {}
     assert given("x.nii", "--json") == {"path": "x.nii", "json": True}
+
+
+def test_what_is_given_by_position_may_be_left_out() -> None:
+    assert given("--seed", "3") == {"seed": "3"}
+    assert given("x.nii", "ct") == {"path": "x.nii", "kind": "ct"}
 
 
 def test_every_kind_of_field_reaches_the_model() -> None:
@@ -58,13 +67,24 @@ def test_negative_numbers_are_values() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--foo"], ["--dims", "4"], ["--at"], ["--free", "novalue"], ["x", "y"], ["--loop.learning", "1"]],
+    [["--foo"], ["--dims", "4"], ["--at"], ["--free", "novalue"], ["x", "mr", "y"], ["--loop.learning", "1"]],
 )
 def test_complaints_are_one_line_and_name_the_way_out(arguments: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         given(*arguments)
     assert "\n" not in str(caught.value)
     assert "see medssl example --help" in str(caught.value)
+
+
+@pytest.mark.parametrize("model", [FinetuneConfig, EvaluateConfig, WeightsConfig])
+def test_help_names_what_may_be_given_by_position(
+    model: type[CommandConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(model, "medssl example", "an example", ["--help"])
+    text = " ".join(capsys.readouterr().out.replace("-\n", "-").split()).replace("- ", "-")
+    first = next(field for field in model.model_fields.values() if is_positional(field))
+    assert [value for value in literal_values(first) if value not in text] == []
 
 
 def test_help_shows_descriptions_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:

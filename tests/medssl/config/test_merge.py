@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from medssl.config.finetune import FinetuneConfig
 from medssl.config.merge import explain_option, merge, overlaid
 from medssl.config.prepare import PrepareConfig
 from medssl.config.pretrain import PretrainConfig
+from medssl.config.weights import WeightsConfig
 from medssl.errors import InputError
 
 
@@ -59,6 +62,21 @@ def test_validation_is_explained_by_option(values: dict[str, object], line: str)
     with pytest.raises(ValidationError) as caught:
         merge(PrepareConfig, values)
     assert explain_option(caught.value) == line
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "line"),
+    [
+        (WeightsConfig, {}, "ACTION: is needed; choose from list, show, verify, import"),
+        (WeightsConfig, {"action": "burn"}, "ACTION burn: unknown; choose from list, show, verify, import"),
+        (FinetuneConfig, {"data": "d"}, "TASK: is needed; choose from segmentation, detection, classific.*"),
+        (PretrainConfig, {"data": "d"}, "METHOD: is needed; it follows the command"),
+    ],
+)
+def test_what_is_given_by_position_is_called_as_in_the_help(model, values, line: str) -> None:
+    with pytest.raises(InputError) as caught:
+        merge(model, values)
+    assert re.fullmatch(line, str(caught.value))
 
 
 def test_overlaid_leaves_its_inputs_alone() -> None:

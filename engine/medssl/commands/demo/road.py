@@ -27,6 +27,7 @@ from medssl.config.finetune import BRIEF_STEPS, FinetuneConfig
 from medssl.config.predict import PredictConfig
 from medssl.config.probe import ProbeConfig
 from medssl.config.prototypes import PrototypesConfig
+from medssl.config.resume import under_way
 from medssl.config.search import SearchConfig
 from medssl.config.segmentation import SegmentationConfig
 from medssl.errors import InputError
@@ -125,6 +126,11 @@ def run(config: DemoConfig, workspace: Workspace | None = None) -> Steps[DemoRes
         config: scan, folder, weights.
         workspace: keeps scan, weights and features between the steps.
     """
+    with under_way(config):
+        return (yield from _walk(config, workspace))
+
+
+def _walk(config: DemoConfig, workspace: Workspace | None) -> Steps[DemoResult]:
     out = config.out
     project = _fresh_project(out)
     workspace = workspace or Workspace(config.device)

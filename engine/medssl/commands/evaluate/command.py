@@ -8,6 +8,7 @@ from typing import Any
 
 from medssl.commands.workspace import Workspace
 from medssl.config.evaluate import SUPERVISED, EvaluateConfig
+from medssl.config.resume import under_way
 from medssl.errors import InputError
 from medssl.evaluation.report import Results, main_metrics, write_report
 from medssl.evaluation.summary import summarise
@@ -62,8 +63,9 @@ def run(config: EvaluateConfig, workspace: Workspace | None = None) -> Steps[Eva
     if len(set(names)) < len(names):
         raise InputError(f"--data: two tables are called {', '.join(names)}; give each its own file name")
     room = supervised if config.protocol in SUPERVISED else frozen
-    results = yield from room.measure(config, workspace or Workspace(config.device))
-    files = write_report(results, config.out / config.protocol)
+    with under_way(config):
+        results = yield from room.measure(config, workspace or Workspace(config.device))
+        files = write_report(results, config.out / config.protocol)
     total = len(results.cells)
     yield Progress(total, total, config.protocol, message=f"wrote {files[2]}")
     return EvaluateResult(tuple(files), results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from medssl import cli
 from medssl.commands.evaluate import run
 from medssl.commands.evaluate.frozen import Bench
 from medssl.config.evaluate import EvaluateConfig
@@ -69,6 +71,16 @@ def test_every_protocol_reports_every_kind(
     if protocol != "retrieval":  # a bright ball: intensity alone finds it
         raw = [cell.metrics for cell in result.results.cells if cell.kind == "raw"]
         assert min(metrics.get("dice", metrics.get("last", 0)) for metrics in raw) > 0.9
+
+
+def test_an_interrupted_evaluation_is_resumed_from_its_folder(table, tiny_weights, tmp_path, capsys) -> None:
+    steps = run(config(table, tiny_weights[3], tmp_path / "out", "retrieval", kinds=("raw", "filters")))
+    while next(steps).step < 1:
+        pass
+    steps.close()
+    assert cli.main(["evaluate", "--resume", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["protocol"] == "retrieval"
+    assert len(json.loads((tmp_path / "out" / "retrieval" / "results.json").read_text())["cells"]) == 4
 
 
 def test_runs_with_equal_seeds_are_equal(table: Path, tiny_weights: dict[int, Path], tmp_path: Path) -> None:
