@@ -80,7 +80,7 @@ def _around(path: Path, notes: list[str]) -> Scan:
     """The series that one file belongs to: files beside it, unless it holds all slices itself."""
     alone = scan([path])
     if not alone.series:
-        raise InputError(f"{path}: not a DICOM file, or damaged: copy it again")
+        raise InputError(f"{path}: not a DICOM file, or truncated or damaged: copy it again")
     own = alone.series[0]
     if own.refusal or len(own.frames) > 1 or not own.uid:
         return alone
@@ -120,7 +120,10 @@ def _chosen(path: Path, found: Scan, choices: Sequence[_Choice], series: str | N
             f"{path}: holds {' and '.join(refusals)}, not an image: give the image series it belongs to"
         )
     if found.unreadable:
-        raise InputError(f"{path}: none of {found.unreadable} DICOM files can be read: copy the series again")
+        raise InputError(
+            f"{path}: none of {found.unreadable} DICOM files can be read, they are truncated or damaged: "
+            "copy the series again"
+        )
     if found.others:
         raise InputError(
             f"{path}: none of its {found.others} files is DICOM: name an image file or a DICOM folder"

@@ -14,7 +14,9 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.uid import (
+    UID,
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -113,12 +115,19 @@ class Header:
         fields: what stands before the pixels.
         native: where the pixels lie, None where they are compressed.
         is_jpeg: whether they are one complete grey picture of the JPEG family.
+        has_pixels: whether it is a picture and something follows the fields.
     """
 
     path: Path
     fields: Dataset
     native: NativePixels | None
     is_jpeg: bool
+    has_pixels: bool
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the file was made as an image, be its pixels lost or not."""
+        return "Image Storage" in UID(str(self.fields.get("SOPClassUID", ""))).name
 
 
 @dataclass(frozen=True)
@@ -174,9 +183,23 @@ def read_header(path: Path) -> Header | None:
             return None
         if "SOPClassUID" not in fields and "Rows" not in fields:
             raise InvalidDicomError("neither an image nor any other known object")
+        is_picture = bool(fields.get("Rows") and fields.get("Columns"))
+        if not is_picture or _is_at_end(fields, handle):
+            return Header(path, fields, None, False, has_pixels=False)
         if fields.get("SamplesPerPixel") != 1 or fields.get("PhotometricInterpretation") != "MONOCHROME2":
-            return Header(path, fields, None, False)
-        return Header(path, fields, _native_pixels(fields, handle), _is_jpeg(fields, handle))
+            return Header(path, fields, None, False, has_pixels=True)
+        native = _native_pixels(fields, handle)
+        return Header(path, fields, native, _is_jpeg(fields, handle), has_pixels=True)
+
+
+def _is_at_end(fields: FileDataset, handle: BinaryIO) -> bool:
+    """Whether the file ends with the fields, where its pixels should begin."""
+    if fields.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        return False  # pydicom has unpacked the whole file
+    place = handle.tell()
+    rest = handle.read(1)
+    handle.seek(place)
+    return not rest
 
 
 def _is_jpeg(fields: FileDataset, handle: BinaryIO) -> bool:

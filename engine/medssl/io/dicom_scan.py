@@ -103,7 +103,11 @@ def scan(paths: Sequence[Path]) -> Scan:
                     found.setdefault(_uid(header.fields), []).append(header)
             except UNREADABLE:
                 unreadable += 1
-        for uid, members in found.items():
+        for uid, everyone in found.items():
+            members = _whole(everyone)
+            unreadable += len(everyone) - len(members)
+            if not members:
+                continue
             try:
                 series.append(_series(uid, members))
             except UNREADABLE:
@@ -126,9 +130,15 @@ def files_below(folder: Path) -> list[Path]:
     return paths
 
 
+def _whole(members: Sequence[Header]) -> Sequence[Header]:
+    """The files of a series without those that lost their pixels; all where it is no series of images."""
+    whole = [member for member in members if member.has_pixels]
+    return whole if whole or any(member.is_image for member in members) else members
+
+
 def _series(uid: str, members: Sequence[Header]) -> Series:
     first = members[0].fields
-    refusal = _refusal(first) or next((text for one in members if (text := _no_pixels(one.fields))), "")
+    refusal = _refusal(first)
     frames = () if refusal else tuple(frame for member in members for frame in frames_of(member))
     return Series(
         uid=uid,
@@ -158,10 +168,6 @@ def _refusal(header: Dataset) -> str:
         return _REFUSED[kind]
     if "MOSAIC" in [str(part).upper() for part in header.get("ImageType", None) or ()]:
         return "a Siemens mosaic (many slices in one picture)"
-    return _no_pixels(header)
-
-
-def _no_pixels(header: Dataset) -> str:
     return "" if header.get("Rows") and header.get("Columns") else "no pixels"
 
 

@@ -44,7 +44,7 @@ def test_nothing_there(tmp_path):
 def test_a_file_that_only_begins_like_dicom(tmp_path, capfd):
     path = tmp_path / "fake.dcm"
     path.write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
-    refused(path, "not a DICOM file, or damaged")
+    refused(path, "not a DICOM file, or truncated or damaged")
     refused(tmp_path, "none of 1 DICOM files can be read")
     assert capfd.readouterr() == ("", "")
 
@@ -208,6 +208,34 @@ def test_damaged_files_beside_a_series_are_said(tmp_path, write_series, ramp):
     write_series(tmp_path, ramp)
     (tmp_path / "broken").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
     assert "damaged DICOM files left out: 1" in read_volume(tmp_path).notes
+
+
+def cut(path, share):
+    """Leave a share of what stands before the pixels."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(data.index(b"\xe0\x7f\x10\x00") * share)])
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.9, 1.0])
+@pytest.mark.parametrize("name", ["IM0000", "IM0003", "IM0007"])
+def test_a_file_cut_in_its_header_is_left_out_and_said(tmp_path, write_series, ramp, share, name):
+    write_series(tmp_path, ramp)
+    cut(tmp_path / name, share)
+    volume = read_volume(tmp_path)
+    assert "damaged DICOM files left out: 1" in volume.notes
+    assert volume.geometry.shape[1:] == SHAPE[1:]
+    assert volume.geometry.shape[0] in (7, 8)  # at an end it is missing, between others it is filled
+    np.testing.assert_allclose(np.diff(volume.array[0].astype(int), axis=0), 100)
+    assert len(list_series(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 1.0])
+def test_a_folder_of_truncated_files_is_called_so(tmp_path, write_series, ramp, share):
+    write_series(tmp_path, ramp)
+    for path in tmp_path.iterdir():
+        cut(path, share)
+    refused(tmp_path, "none of 8 DICOM files can be read", "truncated", "copy the series again")
+    refused(tmp_path / "IM0003", "truncated", "copy it again")
 
 
 def test_a_dicomdir_is_no_damaged_file(tmp_path, write_series, ramp):
