@@ -21,6 +21,17 @@ from medssl.errors import InputError
 
 INTERRUPTED = 130
 
+_OF_PLACES = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Errors of the system that are the user's to mend even where they name no file."""
+
+_WAYS_OUT = {
+    errno.EROFS: "; choose a place that can be written",
+    errno.EACCES: "; choose a place that you may write to, or read from",
+    errno.EEXIST: "; it is in the way: choose another name, or move it",
+    errno.ENOTDIR: "; a file is where a folder is needed: choose another place",
+    errno.ENAMETOOLONG: "; choose a shorter one",
+}
+
 
 @dataclass(frozen=True)
 class Command:
@@ -127,12 +138,12 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, InputError):
         return text
     if isinstance(error, OSError):
-        where = error.filename or "the output"
+        where = "the output" if error.filename is None else os.fsdecode(error.filename)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"{where}: the disk is full; free some space and run the command again"
-        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
-            return f"{where}: {error.strerror}"
-        return None
+        if error.filename is None and not isinstance(error, _OF_PLACES):
+            return None
+        return f"{where}: {error.strerror or text}{_WAYS_OUT.get(error.errno or 0, '')}"
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return "out of memory; use smaller crops, batches or tiles, or a machine with more memory"
     return None

@@ -8,15 +8,19 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from pydantic import Field
 
 from medssl import cli
 from medssl.config.command import CommandConfig
 from medssl.errors import InputError
+from medssl.io import write_volume
 from medssl.jobs.progress import Progress
+from medssl.volume import Geometry, Volume
 
 
 class ExampleConfig(CommandConfig):
@@ -76,6 +80,20 @@ def raiser(error: BaseException):
         (InputError("a.nii: cut off; copy it again"), "a.nii: cut off; copy it again"),
         (OSError(errno.ENOSPC, "No space left on device", "b.bin"), "b.bin: the disk is full"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "c.nii"), "c.nii: No such file"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "d.nii"),
+            "d.nii: Read-only file system; choose a place that can be written",
+        ),
+        (FileExistsError(errno.EEXIST, "File exists", "e"), "e: File exists; it is in the way"),
+        (
+            NotADirectoryError(errno.ENOTDIR, "Not a directory", "f/g"),
+            "f/g: Not a directory; a file is where",
+        ),
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "hhh"),
+            "hhh: File name too long; choose a shorter",
+        ),
+        (OSError(errno.EIO, "Input/output error", b"i.nii"), "i.nii: Input/output error"),
         (MemoryError(), "out of memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate\n20 GiB"), "out of memory"),
     ],
@@ -88,10 +106,42 @@ def test_what_a_user_can_mend_is_one_line(example, capsys, error: BaseException,
     assert lines[:-1] == ["working  1/1"]
 
 
-def test_a_defect_keeps_its_traceback(example) -> None:
-    example(raiser(RuntimeError("shape mismatch")))
-    with pytest.raises(RuntimeError, match="shape mismatch"):
+@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), OSError(errno.EINVAL, "Invalid argument")])
+def test_a_defect_keeps_its_traceback(example, error: Exception) -> None:
+    example(raiser(error))
+    with pytest.raises(type(error), match="shape mismatch|Invalid argument"):
         cli.main(["example"])
+
+
+@pytest.mark.parametrize("command", ["prototypes", "embed", "search", "prepare", "pretrain", "finetune"])
+@pytest.mark.parametrize("place", ["file/below", "n" * 300, "n" * 300 + "/below"])
+def test_an_impossible_place_for_the_results_is_one_line(
+    command: str, place: str, tmp_path: Path, tiny_weights: dict[int, Path], capsys
+) -> None:
+    """Each command begins its work for real, on a scan that it can read."""
+    rng = np.random.default_rng(0)
+    array = np.kron(rng.integers(0, 200, (1, 6, 6)), np.ones((1, 8, 8))).astype(np.uint8)
+    write_volume(Volume(array, Geometry.from_arrays((48, 48))), tmp_path / "scan.nii.gz")
+    (tmp_path / "file").touch()
+    scan, weights = str(tmp_path / "scan.nii.gz"), str(tiny_weights[2])
+    given = {
+        "prototypes": ["--input", scan, "--encoder", weights, "--k", "3"],
+        "embed": ["--data", scan, "--encoder", weights],
+        "search": ["--index", str(tmp_path / "index"), "--input", scan, "--at", "20,20"],
+        "prepare": ["--data", scan],
+        "pretrain": ["swav", "--data", scan, "--dims", "2", "--encoder", "tiny"],
+        "finetune": ["segmentation", "--data", scan, "--init", weights],
+    }
+    if command == "search":
+        index = ["--out", str(tmp_path / "index"), "--device", "cpu"]
+        assert cli.main(["embed", *given["embed"], *index]) == 0
+    suffix = {"prototypes": ".nii.gz", "search": ".json"}.get(command, "")
+    out = str(tmp_path / place) + suffix
+    assert cli.main([command, *given[command], "--out", out, "--device", "cpu"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: {tmp_path}")
+    reasons = ("File exists", "Not a directory") if place.startswith("file") else ("File name too long",)
+    assert any(reason in last for reason in reasons), last
 
 
 @pytest.mark.parametrize(

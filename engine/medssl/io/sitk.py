@@ -122,6 +122,7 @@ def write_image(volume: Volume, path: Path) -> None:
     image.SetOrigin(lps_origin(volume.geometry))
     image.SetDirection(lps_direction(volume.geometry).ravel().tolist())
     with replacing(path) as temporary, quiet_libraries():
+        temporary.touch()  # the system's reason why there can be no such file, which ITK does not tell
         try:
             sitk.WriteImage(image, str(temporary), useCompression=suffix not in (".nii", ".nhdr", ".mhd"))
         except RuntimeError as error:
