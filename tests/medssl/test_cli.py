@@ -109,7 +109,7 @@ def test_what_a_user_can_mend_is_one_line(example, capsys, error: BaseException,
 @pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), OSError(errno.EINVAL, "Invalid argument")])
 def test_a_defect_keeps_its_traceback(example, error: Exception) -> None:
     example(raiser(error))
-    with pytest.raises(type(error), match="shape mismatch|Invalid argument"):
+    with pytest.raises(type(error), match=str(error.args[-1])):
         cli.main(["example"])
 
 
