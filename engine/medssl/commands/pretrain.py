@@ -115,7 +115,8 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     loader = Loader(dataset, sampler, workers=sampling.workers, prefetch=sampling.prefetch)
     torch.manual_seed(config.seed)
     backbone = Backbone(build_encoder(config.encoder, config.dims, padding=config.padding))
-    if config.init is not None and config.resume is None:
+    is_new = not folder.checkpoints()  # a resumed run may have been killed before its first one
+    if config.init is not None and is_new:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
     if isinstance(settings, HsslConfig):
         settings = settings.for_domains(*dataset.domains())
@@ -123,7 +124,7 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
             said = f"every scan has the same {alike}, which teaches nothing; fill it in in the data table"
             yield Progress(0, loop.steps, "starting", message=said)
     method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
-    if config.init is not None and config.resume is None and backbone.decoder is not None:
+    if config.init is not None and is_new and backbone.decoder is not None:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
     trainable = _mixed(config, _hybrid(config, method, dataset), backbone)
     rate = getattr(method, "encoder_rate", 1.0)

@@ -97,6 +97,20 @@ def test_init_copies_what_fits_and_refuses_when_nothing_does(pretrain_config, tm
         )
 
 
+def test_init_holds_for_a_run_that_was_killed_before_its_first_checkpoint(
+    pretrain_config, tmp_path: Path
+) -> None:
+    drain(pretrain.run(pretrain_config(out=tmp_path / "first")))
+    common = {"data": tmp_path / "first" / "cache", "init": str(tmp_path / "first"), "seed": 1}
+    drain(pretrain.run(pretrain_config(out=tmp_path / "whole", **common)))
+    steps = pretrain.run(pretrain_config(out=tmp_path / "killed", **common))
+    while "tensors matched" not in next(steps).message:
+        pass
+    steps.close()
+    drain(pretrain.run(pretrain_config(resume=tmp_path / "killed", **common)))
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
 def test_labels_of_the_table_join_the_training(pretrain_config, scans: Path) -> None:
     lines = scans.read_text().splitlines()
     table = [
