@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ class EmbedResult:
         volumes: ids of the volumes in it.
         added: ids of those embedded now.
         failures: (scan, reason) of what was left out.
+        notes: (scan, what was chosen, inferred or repaired on reading it).
     """
 
     index: Path
@@ -42,6 +44,7 @@ class EmbedResult:
     volumes: tuple[str, ...]
     added: tuple[str, ...]
     failures: tuple[tuple[str, str], ...]
+    notes: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -51,6 +54,7 @@ class EmbedResult:
             "volumes": list(self.volumes),
             "added": list(self.added),
             "failures": [{"image": image, "reason": reason} for image, reason in self.failures],
+            "notes": [{"image": image, "note": note} for image, note in self.notes],
         }
 
     def to_text(self) -> str:
@@ -59,6 +63,10 @@ class EmbedResult:
             f"{self.index}: {self.vectors} vectors of {len(self.volumes)} volumes ({len(self.added)} added)"
         ]
         lines += [f"left out {image}: {reason}" for image, reason in self.failures]
+        for note, count in Counter(note for _, note in self.notes).items():
+            first = next(image for image, said in self.notes if said == note)
+            more = f" and {count - 1} more" if count > 1 else ""
+            lines.append(f"note: {first}{more}: {note}")
         return "\n".join(lines)
 
 
@@ -86,6 +94,7 @@ def _embed(config: EmbedConfig, workspace: Workspace | None) -> Steps[EmbedResul
     index = _open(config, encoder)
     added: list[str] = []
     failures: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
     saved = time.monotonic()
     try:
         for number, row in enumerate(rows):
@@ -106,6 +115,9 @@ def _embed(config: EmbedConfig, workspace: Workspace | None) -> Steps[EmbedResul
                     raise
                 failures.append((row.name, str(error)))
                 continue
+            notes += [(row.name, note) for note in volume.notes]
+            if volume.notes:
+                yield Progress(number, len(rows), f"{prefix}reading", message="; ".join(volume.notes))
             features = yield from _features(volume, encoder, workspace, prefix, keep=len(rows) == 1)
             path = str(row.image.resolve())
             for old in [n for n, info in index.volumes.items() if info.get("path") == path]:
@@ -129,7 +141,9 @@ def _embed(config: EmbedConfig, workspace: Workspace | None) -> Steps[EmbedResul
             index.save(config.out)
     if not len(index):
         raise InputError(f"{config.data}: no scan could be embedded; the first: {failures[0][1]}")
-    return EmbedResult(config.out, len(index), tuple(index.volumes), tuple(added), tuple(failures))
+    return EmbedResult(
+        config.out, len(index), tuple(index.volumes), tuple(added), tuple(failures), tuple(notes)
+    )
 
 
 def _open(config: EmbedConfig, encoder: LoadedEncoder) -> FeatureIndex:
@@ -146,7 +160,10 @@ def _open(config: EmbedConfig, encoder: LoadedEncoder) -> FeatureIndex:
 
 def _read(row: Row) -> Volume:
     volume = read_volume(row.image)
-    return replace(volume, modality=row.modality) if row.modality else volume
+    if not row.modality:
+        return volume
+    notes = tuple(note for note in volume.notes if not note.startswith("modality "))
+    return replace(volume, modality=row.modality, notes=notes)
 
 
 def _features(

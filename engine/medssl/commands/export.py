@@ -29,16 +29,19 @@ class ExportResult:
     Args:
         files: in the order asked for.
         classes: what the mask holds; empty for an image without a table or a SEG.
+        notes: what was chosen, inferred or repaired on reading the input.
     """
 
     files: tuple[Path, ...]
     classes: tuple[ClassRow, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {
             "files": [str(file) for file in self.files],
             "classes": [row.to_json() for row in self.classes],
+            "notes": list(self.notes),
         }
 
     def to_text(self) -> str:
@@ -48,7 +51,7 @@ class ExportResult:
             + ("" if row.size is None else f", {row.size:.4g} {row.unit}")
             for row in self.classes
         ]
-        return "\n".join([*map(str, self.files), *sizes])
+        return "\n".join([*map(str, self.files), *sizes, *(f"note: {note}" for note in self.notes)])
 
 
 def run(config: ExportConfig, workspace: Workspace | None = None) -> Steps[ExportResult]:
@@ -65,7 +68,7 @@ def run(config: ExportConfig, workspace: Workspace | None = None) -> Steps[Expor
     for path in config.out:
         _check_ending(path, config)
     yield Progress(0, len(config.out), "exporting", message=f"reading {config.input}")
-    volume = read_volume(config.input, config.series)
+    volume = read_volume(config.input, config.series, config.frame)
     classes: tuple[ClassRow, ...] = ()
     if any(path.suffix.lower() in _OF_MASKS for path in config.out):
         volume = volume.with_array(whole_numbers(volume.array, str(config.input)))
@@ -73,7 +76,7 @@ def run(config: ExportConfig, workspace: Workspace | None = None) -> Steps[Expor
     for number, path in enumerate(config.out, start=1):
         _write(path, volume, classes, config)
         yield Progress(number, len(config.out), "exporting", message=f"wrote {path}")
-    return ExportResult(config.out, classes)
+    return ExportResult(config.out, classes, volume.notes)
 
 
 def _check_ending(path: Path, config: ExportConfig) -> None:

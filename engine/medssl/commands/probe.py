@@ -28,11 +28,13 @@ class ProbeResult:
         path: the segmentation.
         labelled: labelled voxels by class.
         voxels: segmented voxels by class.
+        notes: what was chosen, inferred or repaired on reading the scan.
     """
 
     path: Path
     labelled: dict[int, int]
     voxels: dict[int, int]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -40,12 +42,13 @@ class ProbeResult:
             "segmentation": str(self.path),
             "labelled": {str(name): count for name, count in self.labelled.items()},
             "voxels": {str(name): count for name, count in self.voxels.items()},
+            "notes": list(self.notes),
         }
 
     def to_text(self) -> str:
         """For the terminal."""
         parts = [f"class {c}: {n} labelled, {self.voxels.get(c, 0)} found" for c, n in self.labelled.items()]
-        return "\n".join([f"{self.path}", *parts])
+        return "\n".join([f"{self.path}", *parts, *(f"note: {note}" for note in self.notes)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +67,7 @@ def run(config: ProbeConfig, workspace: Workspace | None = None) -> Steps[ProbeR
         workspace: keeps scan, weights and features.
     """
     workspace = workspace or Workspace(config.device)
-    yield Progress(0, None, "reading")
-    volume = workspace.volume(config.input)
+    volume = yield from workspace.scan_steps(config.input, config.series, config.frame)
     labels = read_labels(config.labels, volume, config.input)
     outcome = yield from probe_steps(
         [(volume, labels)],
@@ -81,7 +83,7 @@ def run(config: ProbeConfig, workspace: Workspace | None = None) -> Steps[ProbeR
             path.parent.mkdir(parents=True, exist_ok=True)
             values = array if array.dtype == np.uint8 else array.astype(np.float32)
             write_volume(volume.with_array(values), path)
-    return ProbeResult(config.out, _counts(labels[labels > 0]), _counts(prediction.labels))
+    return ProbeResult(config.out, _counts(labels[labels > 0]), _counts(prediction.labels), volume.notes)
 
 
 def probe_steps(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ class PrototypeMap:
         counts: voxels by label.
         source: "learned" or "k-means".
         path: where it was written, None where it was not.
+        notes: what was chosen, inferred or repaired on reading the scan.
     """
 
     labels: Volume
@@ -39,6 +40,7 @@ class PrototypeMap:
     counts: Mapping[int, int]
     source: str
     path: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -47,12 +49,14 @@ class PrototypeMap:
             "source": self.source,
             "k": sum(1 for label in self.counts if label > 0),
             "voxels": {str(label): count for label, count in self.counts.items()},
+            "notes": list(self.notes),
         }
 
     def to_text(self) -> str:
         """For the terminal."""
         k = sum(1 for label in self.counts if label > 0)
-        return f"{self.path}: {k} prototypes ({self.source})"
+        notes = (f"note: {note}" for note in self.notes)
+        return "\n".join([f"{self.path}: {k} prototypes ({self.source})", *notes])
 
 
 def run(config: PrototypesConfig, workspace: Workspace | None = None) -> Steps[PrototypeMap]:
@@ -63,15 +67,14 @@ def run(config: PrototypesConfig, workspace: Workspace | None = None) -> Steps[P
         workspace: keeps scan, weights and features.
     """
     workspace = workspace or Workspace(config.device)
-    yield Progress(0, None, "reading")
-    volume = workspace.volume(config.input)
+    volume = yield from workspace.scan_steps(config.input, config.series, config.frame)
     found = yield from prototype_steps(
         volume, config.encoder, workspace, k=config.k, source=config.source, seed=config.seed
     )
     config.out.parent.mkdir(parents=True, exist_ok=True)
     yield Progress(0, 1, "writing")
     write_volume(found.labels, config.out)
-    return PrototypeMap(found.labels, found.cells, found.counts, found.source, config.out)
+    return replace(found, path=config.out, notes=volume.notes)
 
 
 def prototype_steps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +34,7 @@ def run(config: SearchConfig, workspace: Workspace | None = None) -> Steps[Searc
     workspace = workspace or Workspace(config.device)
     yield Progress(0, 3, "reading")
     index = workspace.index(config.index)
-    volume = workspace.volume(config.input)
+    volume = yield from workspace.scan_steps(config.input, config.series, config.frame)
     unknown = [name for name in config.within if name not in index.volumes]
     if unknown:
         known = ", ".join(sorted(index.volumes)[:5])
@@ -56,6 +57,7 @@ def run(config: SearchConfig, workspace: Workspace | None = None) -> Steps[Searc
         volumes=config.within or None,
         separation_mm=config.separation,
     )
+    result = replace(result, notes=volume.notes)
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(config.out, json.dumps(result.to_json(), indent=1))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medssl.errors import InputError
 from medssl.io import read_volume
-from medssl.jobs.progress import Steps
+from medssl.jobs.progress import Progress, Steps
 from medssl.retrieval.cells import POOLING, foreground, index_cells
 from medssl.retrieval.index import FeatureIndex
 from medssl.store.features import FeatureSignature, FeatureStore, StoredFeatures
@@ -109,12 +109,26 @@ class Workspace:
                 return suited(name, self.volume(scan).spatial_dims)
         return name
 
-    def volume(self, path: Path, series: str | None = None) -> Volume:
+    def scan_steps(self, path: Path, series: str | None = None, frame: int = 0) -> Steps[Volume]:
+        """A scan by path; what was chosen, inferred or repaired on reading is said.
+
+        Args:
+            path: file or DICOM folder.
+            series: which DICOM series; None takes the largest.
+            frame: which volume of a 4D image.
+        """
+        yield Progress(0, None, "reading", message=f"reading {path}")
+        volume = self.volume(path, series, frame)
+        if volume.notes:
+            yield Progress(0, None, "reading", message="; ".join(volume.notes))
+        return volume
+
+    def volume(self, path: Path, series: str | None = None, frame: int = 0) -> Volume:
         """A scan by path; read again only when the file changed."""
-        key = ("volume", str(path.resolve()), series, path.stat().st_mtime_ns if path.exists() else 0)
+        key = ("volume", str(path.resolve()), series, frame, path.stat().st_mtime_ns if path.exists() else 0)
         kept: Volume | None = self._recall(key)
         if kept is None:
-            kept = read_volume(path, series)
+            kept = read_volume(path, series, frame)
             self._keep(key, kept, kept.array.nbytes)
         return kept
 

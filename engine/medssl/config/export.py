@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import Field
 
 from medssl.config.command import CommandConfig
+from medssl.config.scan import ScanChoice
 
 
-class ExportConfig(CommandConfig):
+class ExportConfig(CommandConfig, ScanChoice):
     """An image or a mask in other formats, in exactly its own geometry."""
 
     input: Path = Field(description="image, mask or DICOM series to export")
@@ -18,7 +19,6 @@ class ExportConfig(CommandConfig):
         description="files to write, the format by the ending: .nii, .nii.gz, .nrrd, .mha; of a mask also "
         ".dcm (DICOM SEG) and .csv (a line per class: voxels, size, place)",
     )
-    series: str | None = Field(None, description="series UID of the input, where its folder holds several")
     source: Path | None = Field(
         None, description="DICOM series that the mask was drawn on; a DICOM SEG needs its patient and study"
     )

@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import Field
 
 from medssl.config.command import CommandConfig
+from medssl.config.scan import ScanChoice
 
 
-class PredictConfig(CommandConfig):
+class PredictConfig(CommandConfig, ScanChoice):
     """A scan and a fine-tuned model -> a mask, boxes or classes in the scan's own geometry."""
 
     model: str = Field(description="run folder of medssl finetune, or the weights file it exported")
@@ -18,7 +19,6 @@ class PredictConfig(CommandConfig):
         description="mask to write: .nii.gz, .nrrd, .mha, or .png for a 2D image; boxes: .json or .csv; "
         "classes: .json"
     )
-    series: str | None = Field(None, description="series UID, where the folder holds several")
     overlap: float = Field(0.25, ge=0, lt=1, description="share of a window that the next one sees again")
     window: int | None = Field(
         None, ge=16, description="edge of the windows, voxels; default 96 in 3D and 512 in 2D"

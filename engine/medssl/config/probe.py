@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import Field
 
 from medssl.config.command import CommandConfig
+from medssl.config.scan import ScanChoice
 
 
-class ProbeConfig(CommandConfig):
+class ProbeConfig(CommandConfig, ScanChoice):
     """Few labelled voxels -> a segmentation of the whole volume."""
 
     encoder: str = Field("default", description="weights: registry name, run folder or file")

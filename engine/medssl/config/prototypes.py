@@ -8,9 +8,10 @@ from typing import Literal
 from pydantic import Field
 
 from medssl.config.command import CommandConfig
+from medssl.config.scan import ScanChoice
 
 
-class PrototypesConfig(CommandConfig):
+class PrototypesConfig(CommandConfig, ScanChoice):
     """A prototype map as a label volume on the input's grid: 0 is air, 1 .. K are prototypes."""
 
     encoder: str = Field("default", description="weights: registry name, run folder or file")

@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from medssl.config.command import CommandConfig
+from medssl.config.scan import ScanChoice
 
 
-class SearchConfig(CommandConfig):
+class SearchConfig(CommandConfig, ScanChoice):
     """Places in an index that resemble a voxel or a painted region."""
 
     index: Path = Field(description="index folder, as medssl embed writes it")

@@ -24,23 +24,27 @@ class SearchResult:
         volume: id of the volume of the query.
         voxel: where in it, array order; the centre of a painted region.
         hits: best first.
+        notes: what was chosen, inferred or repaired on reading the scan.
     """
 
     volume: str
     voxel: tuple[int, ...]
     hits: tuple[Hit, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``hits.json``."""
         return {
             "query": {"volume": self.volume, "voxel": list(self.voxel)},
             "hits": [hit.to_json() for hit in self.hits],
+            "notes": list(self.notes),
         }
 
     def to_text(self) -> str:
         """For the terminal."""
         lines = [f"{len(self.hits)} places like {self.volume} at {self._place(self.voxel)}"]
         lines += [f"{h.score:.3f}  {h.volume}  {self._place(h.voxel)}" for h in self.hits]
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
     @staticmethod

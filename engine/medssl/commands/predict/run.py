@@ -34,6 +34,7 @@ class PredictResult:
         boxes: boxes per class name, of a detection.
         probabilities: by class name, of a classification.
         note: what must be known about the model.
+        notes: what was chosen, inferred or repaired on reading the scan.
     """
 
     path: Path
@@ -44,10 +45,11 @@ class PredictResult:
     boxes: Mapping[str, int] = field(default_factory=dict)
     probabilities: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "path": str(self.path)}
+        return {**asdict(self), "path": str(self.path), "notes": list(self.notes)}
 
     def to_text(self) -> str:
         """For the terminal."""
@@ -57,8 +59,8 @@ class PredictResult:
             said = ", ".join(f"{name}: {value:.3f}" for name, value in self.probabilities.items())
         else:
             said = ", ".join(f"{name}: {count} voxels" for name, count in self.voxels.items())
-        note = f"\nnote: {self.note}" if self.note else ""
-        return f"{self.path} ({self.kind}, {self.seconds:.1f} s): {said}{note}"
+        notes = (f"note: {note}" for note in (self.note, *self.notes) if note)
+        return "\n".join([f"{self.path} ({self.kind}, {self.seconds:.1f} s): {said}", *notes])
 
 
 Predict = Callable[[PredictConfig, Volume, WeightsRecord, Workspace], Steps[dict[str, Any]]]
@@ -85,12 +87,12 @@ def run(config: PredictConfig, workspace: Workspace | None = None) -> Steps[Pred
         raise InputError(
             f"--out {config.out}: {task['name']} writes {' or '.join(suffixes)}; choose such a name"
         )
-    yield Progress(0, None, "reading", message=f"reading {config.input}")
-    volume = warm.volume(config.input, config.series)
+    volume = yield from warm.scan_steps(config.input, config.series, config.frame)
     begin = time.perf_counter()
     found = yield from predict(config, volume, record, warm)
     seconds = time.perf_counter() - begin
-    found = {"voxels": {}, "note": str(record.metadata.get("note", "")), **found}
+    note = str(record.metadata.get("note", ""))
+    found = {"voxels": {}, "note": note, "notes": volume.notes, **found}
     return PredictResult(path=config.out, kind=str(task["kind"]), seconds=seconds, **found)
 
 
