@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from scipy import ndimage
 
 import medssl
 from medssl import cli
 from medssl.commands.demo import viewer
+from medssl.store.labels import LabelStore
+from medssl.store.project import Project
 from medssl.volume import Geometry, Volume
 
 MASKS = ("prototypes.nii.gz", "probe.nii.gz", "segmentation.nii.gz")
@@ -53,8 +56,9 @@ def test_demo_without_viewer(
         *("read", "embed", "prototypes", "search", "scribble", "probe", "fine-tune", "segment"),
         *("detect", "view"),
     ]
-    assert "phantom" in report["notes"][0]
-    assert "gui" in report["notes"][1]
+    assert "taken as MR from the name" in report["notes"][0]
+    assert "phantom" in report["notes"][1]
+    assert "gui" in report["notes"][2]
     source = medssl.read_volume(scan).geometry
     for name in MASKS:
         mask = medssl.read_volume(out / name)
@@ -83,6 +87,53 @@ def test_demo_replaces_only_its_own_project(
     assert demo(scan, tmp_path / "demo", tiny_weights[3]) == 2
     assert "choose another --out" in capsys.readouterr().err
     assert kept.read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("bad", ["input", "encoder"])
+def test_a_demo_that_cannot_begin_leaves_the_earlier_one(
+    scan: Path, tmp_path: Path, tiny_weights: dict[int, Path], bad: str
+) -> None:
+    kept = tmp_path / "demo" / "project" / "demo.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}", encoding="utf-8")
+    absent = tmp_path / "absent"
+    if bad == "input":
+        assert demo(absent, tmp_path / "demo", tiny_weights[3]) == 2
+    else:
+        assert demo(scan, tmp_path / "demo", absent) == 2
+    assert kept.read_text(encoding="utf-8") == "{}"
+
+
+def test_a_demo_of_one_frame_works_on_that_frame_and_keeps_what_was_painted(
+    tmp_path: Path,
+    tiny_weights: dict[int, Path],
+    rng: np.random.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(viewer, "find_spec", lambda name: None)
+    fields = ndimage.gaussian_filter(rng.standard_normal((2, 3, 24, 32, 32)), (0, 0, 3, 4, 4))
+    values = (200 + 300 * fields.argmax(1) + rng.normal(0, 20, (2, 24, 32, 32))).astype(np.int16)
+    path = tmp_path / "time.nii.gz"
+    sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(frame) for frame in values]), str(path))
+    out = tmp_path / "demo"
+    assert demo(path, out, tiny_weights[3], "--frame", "1", "--json") == 0
+    first = json.loads(capsys.readouterr().out)
+    assert "the file holds 2 volumes: this is frame 1, counted from 0" in first["notes"]
+    project = Project.open(out / "project")
+    [entry] = project.volumes
+    np.testing.assert_array_equal(medssl.read_volume(project.path_of(entry.id)).array[0], values[1])
+
+    store = LabelStore(project, entry.id)
+    store.add_point((3, 3, 3), 1)
+    store.close()
+    assert demo(path, out, tiny_weights[3], "--json") == 0
+    second = json.loads(capsys.readouterr().out)
+    [aside] = out.glob("project-*")
+    assert f"holds work that is not the demo's: kept as {aside}" in " ".join(second["notes"])
+    kept = Project.open(aside)
+    assert [a.position for a in LabelStore(kept, entry.id).annotations("point")] == [(3, 3, 3)]
+    assert [volume.path for volume in Project.open(out / "project").volumes] == [str(path)]
 
 
 @pytest.mark.gui

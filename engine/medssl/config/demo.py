@@ -7,16 +7,19 @@ from pathlib import Path
 from pydantic import Field
 
 from medssl.config.resume import ResumableConfig
+from medssl.config.scan import ScanChoice
 
 
-class DemoConfig(ResumableConfig):
+class DemoConfig(ResumableConfig, ScanChoice):
     """The whole road on one scan: prototypes, search, a few labels, probe, fine-tuning, boxes, export."""
 
     stored_as = "demo.yaml"
 
     input: Path | None = Field(None, description="scan; default: the MNI152 average brain inside nilearn")
     out: Path = Field(
-        Path("medssl-demo"), description="folder for the results; those of an earlier demo are replaced"
+        Path("medssl-demo"),
+        description="folder for the results; those of an earlier demo are replaced, "
+        "but for a project that someone worked in",
     )
     resume: Path | None = Field(
         None, description="folder of an interrupted demo: it begins anew with the settings it had"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from medssl.commands import embed, finetune, predict, probe, prototypes, search
 from medssl.commands.demo.case import REGIONS, Case, own_case, sample_case
+from medssl.commands.demo.folder import RUN, fresh_project
 from medssl.commands.demo.strokes import strokes
 from medssl.commands.demo.viewer import can_open, open_viewer, save_screenshot
 from medssl.commands.predict import PredictResult
@@ -32,14 +32,13 @@ from medssl.config.search import SearchConfig
 from medssl.config.segmentation import SegmentationConfig
 from medssl.errors import InputError
 from medssl.evaluation.metrics import Overlap
-from medssl.io import read_volume, write_volume
+from medssl.io import read_volume, samples, write_volume
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.atomic import write_atomically
 from medssl.store.labels import LabelStore
 from medssl.store.project import Project
 
 T = TypeVar("T")
-MARKER = "demo.json"
 DECODER = (6, 16, 32, 48)
 """Channels of the decoder that is fine-tuned: a CPU spends most of a step on the finest ones."""
 LOOKS = 2
@@ -132,17 +131,17 @@ def run(config: DemoConfig, workspace: Workspace | None = None) -> Steps[DemoRes
 
 def _walk(config: DemoConfig, workspace: Workspace | None) -> Steps[DemoResult]:
     out = config.out
-    project = _fresh_project(out)
     workspace = workspace or Workspace(config.device)
-    workspace.use_project(project)
     result = DemoResult(out, config.input or Path("MNI152 T1 template"))
     clock = Clock(result.seconds)
-    case = yield from clock.step("read", _read(config, workspace), _about)
+    case, project = yield from clock.step(
+        "read", _read(config, workspace, result), lambda found: _about(found[0])
+    )
     entry = project.add_volume(case.volume, case.path)
     store = LabelStore(project, entry.id)
     for name in case.names:
         project.add_class(name)
-    encoder = workspace.encoder(config.encoder)
+    encoder = workspace.encoder(config.encoder, case.volume.spatial_dims)
     result.device = str(encoder.device)
     result.weights = {"name": config.encoder, "sha256": encoder.signature}
     common: dict[str, Any] = {"seed": config.seed, "device": config.device}
@@ -177,7 +176,7 @@ def _walk(config: DemoConfig, workspace: Workspace | None) -> Steps[DemoResult]:
     yield from clock.step("probe", probe.run(fitting, workspace), judge)
     store.set_proposal("probe", read_volume(fitting.out).array[0], author="probe", source=config.encoder)
 
-    run_folder = project.runs_folder / "demo"
+    run_folder = project.runs_folder / RUN
     table = _table(project.folder / "data.csv", case.path, scribbles)
     tuning = FinetuneConfig(
         task="segmentation",
@@ -211,27 +210,26 @@ def _walk(config: DemoConfig, workspace: Workspace | None) -> Steps[DemoResult]:
     return result
 
 
-def _fresh_project(out: Path) -> Project:
-    """A new project in the folder; that of an earlier demo goes, any other stays and is an error."""
-    folder = out / "project"
-    if (folder / MARKER).is_file():
-        shutil.rmtree(folder)
-    elif folder.exists():
-        raise InputError(f"{folder}: is not of a demo; choose another --out")
-    project = Project.create(folder)
-    (folder / MARKER).write_text("{}\n", encoding="utf-8")
-    return project
-
-
-def _read(config: DemoConfig, workspace: Workspace) -> Steps[Case]:
-    yield Progress(0, 1, "reading")
+def _read(config: DemoConfig, workspace: Workspace, result: DemoResult) -> Steps[tuple[Case, Project]]:
+    """The scan, and the project that takes the place of the earlier one once scan and weights are there."""
+    path = samples.brain_template() if config.input is None else config.input
+    volume = yield from workspace.scan_steps(path, config.series, config.frame)
+    workspace.encoder(config.encoder, volume.spatial_dims)
+    project, kept = fresh_project(config.out)
+    result.notes += [*volume.notes, *([kept] if kept else [])]
+    if kept:
+        yield Progress(0, None, "making the project", message=kept)
+    workspace.use_project(project)
     if config.input is None:
-        return sample_case(workspace)
-    volume = workspace.volume(config.input)
+        return sample_case(workspace), project
+    if config.series is not None or config.frame:  # a file of its own, which every step reads as it is
+        path = project.folder / f"scan_{volume.modality.lower() or 'image'}.nii.gz"
+        write_volume(volume, path)
+        volume = workspace.volume(path)
     found = yield from prototypes.prototype_steps(
         volume, config.encoder, workspace, k=REGIONS, seed=config.seed
     )
-    return own_case(volume, config.input, found.labels.array[0])
+    return own_case(volume, path, found.labels.array[0]), project
 
 
 def _scribble(config: DemoConfig, case: Case, store: LabelStore) -> Steps[NDArray[np.uint8]]:

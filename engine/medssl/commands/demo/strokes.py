@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from medssl.store.edits import Edit
 
 RADIUS_VOX = 2
+AUTHOR = "demo"
 
 
 def strokes(
-    sure: NDArray[np.uint8], count: int, rng: np.random.Generator, author: str = "demo"
+    sure: NDArray[np.uint8], count: int, rng: np.random.Generator, author: str = AUTHOR
 ) -> Iterator[Edit]:
     """Small discs in slices along the first axis, each inside one class.
 
