@@ -42,9 +42,11 @@ class PrepareConfig(ResumableConfig, CacheConfig):
     stored_as = "prepare.yaml"
 
     data: Path = Field(description="folder of scans, data table (CSV) or one scan")
-    out: Path = Field(description="cache folder to make or to complete")
+    out: Path = Field(description="cache folder to make, or to bring up to the data")
     max_mb: float | None = Field(
-        None, gt=0, description="largest size of the cache in MB; large scans are cropped to fit"
+        None,
+        gt=0,
+        description="largest size of the cache in MB, masks included; large scans are cropped to fit",
     )
     workers: int = Field(0, ge=0, description="processes that read scans; 0 takes one per core, at most 4")
 

@@ -1,8 +1,9 @@
 """The training cache on disk: normalised volumes in chunks, and what is known about each.
 
     cache.json         settings it was prepared with
-    index.jsonl        one line per volume, appended when its voxels are on disk: the truth
-    entries.npy        the same as fixed-size records, memory-mapped by readers, with names.json
+    index.jsonl        one line per volume, appended when its voxels are on disk: the truth; a later line
+                       of the same source replaces it, one with "gone" takes the volume out
+    entries.npy        the same as fixed-size records, memory-mapped by readers (`medssl.data.records`)
     shard-00000.bin    chunked voxels (`medssl.data.chunks`), one volume after the other
     labels-00000.bin   one byte per voxel of the shard, where masks are kept: value, 255 unlabelled
 
@@ -22,34 +23,15 @@ from numpy.typing import NDArray
 
 from medssl.config.prepare import CacheConfig
 from medssl.data.chunks import chunk_shape, read_box, to_chunks
+from medssl.data.records import Names, compile_records, read_entries, read_names, write_records
 from medssl.errors import InputError
-from medssl.store.atomic import atomic_file, write_atomically
+from medssl.store.atomic import write_atomically
 
 FORMAT = "medssl-cache-1"
 SHARD_BYTES = 1 << 31
 _REMEMBERED = 4096  # volumes whose place is kept at hand
 _PAGE = 4096  # volumes begin on a page, so that a crop maps no page of its neighbour
 
-ENTRY = np.dtype(
-    [
-        ("shard", "u4"),
-        ("offset", "u8"),
-        ("ndim", "u1"),
-        ("shape", "u4", (3,)),
-        ("spacing", "f4", (3,)),
-        ("modality", "u2"),
-        ("task", "u4"),
-        ("group", "u4"),
-        ("subject", "u4"),
-        ("split", "u1"),
-        ("source", "S32"),
-        ("class", "u4"),
-        ("labelled", "u1"),
-    ]
-)
-"""One volume. Images have shape (1, h, w) and ndim 2; names are positions in names.json."""
-
-NAMES = ("modality", "task", "group", "subject", "split", "class")
 UNLABELLED = 255
 _SCALE = {"uint8": 255.0, "int16": 32767.0, "float16": 1.0}
 
@@ -77,7 +59,7 @@ class CacheWriter:
         folder: cache folder, made if absent.
         config: settings of the cache.
 
-    ``nbytes`` is the size of all voxels in it.
+    ``nbytes`` is the size of all voxels and masks in it; what was replaced or taken out still has its place.
 
     Raises:
         InputError: the folder holds a cache of other settings, or something else.
@@ -88,9 +70,11 @@ class CacheWriter:
         self.folder = folder
         self.config = config
         self._item = np.dtype(config.dtype).itemsize
-        self.lines = {line["source"]: line for line in _read_lines(folder)}
+        lines = _read_lines(folder, mend=True)
+        self.lines = _present(lines)
         self.nbytes = sum(self._size(line) for line in self.lines.values())
-        last = max(self.lines.values(), key=lambda line: (line["shard"], line["offset"]), default=None)
+        # behind those that are gone too: whoever reads while this writes may still look there
+        last = max(lines, key=lambda line: (line["shard"], line["offset"]), default=None)
         self._next = (0, 0) if last is None else self._after(last)
 
     def versions(self) -> dict[str, str]:
@@ -104,8 +88,8 @@ class CacheWriter:
 
         Args:
             values: (z, y, x) in [0, 1]; an image has z = 1.
-            facts: source, version, ndim, spacing (3 numbers, mm) and the `NAMES` as text (several classes
-                with ``;`` between them).
+            facts: source, version, ndim, spacing (3 numbers, mm) and `medssl.data.records.NAMES` as text
+                (several classes with ``;`` between them).
             label: (z, y, x) mask value, 255 unlabelled; None without a mask.
         """
         shard, offset = self._next
@@ -114,27 +98,41 @@ class CacheWriter:
         if label is not None:
             _write(self.folder / f"labels-{shard:05d}.bin", offset // self._item, label)
             line["labels"] = [int(value) for value in np.unique(label) if value != UNLABELLED]
-        with (self.folder / "index.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        self._append(line)
         replaced = self.lines.get(line["source"])
         self.nbytes += self._size(line) - (0 if replaced is None else self._size(replaced))
         self.lines[line["source"]] = line
         self._next = self._after(line)
 
+    def restate(self, source: str, facts: dict[str, Any]) -> None:
+        """Give a volume other facts; its voxels stay where they are."""
+        self.lines[source] = {**self.lines[source], **facts}
+        self._append(self.lines[source])
+
+    def remove(self, source: str) -> None:
+        """Take a volume out."""
+        line = self.lines.pop(source)
+        self.nbytes -= self._size(line)
+        self._append({**line, "gone": True})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with (self.folder / "index.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+    def _voxels(self, line: dict[str, Any]) -> int:
+        return int(np.prod(line["shape"]))
+
     def _size(self, line: dict[str, Any]) -> int:
-        return int(np.prod(line["shape"])) * self._item
+        return self._voxels(line) * (self._item + ("labels" in line))
 
     def _after(self, line: dict[str, Any]) -> tuple[int, int]:
         """Shard and offset of the volume that follows ``line``."""
-        offset = -(-(line["offset"] + self._size(line)) // _PAGE) * _PAGE
+        offset = -(-(line["offset"] + self._voxels(line) * self._item) // _PAGE) * _PAGE
         return (line["shard"] + 1, 0) if offset >= SHARD_BYTES else (line["shard"], offset)
 
     def close(self) -> None:
         """Compile the index into the records that readers map."""
-        entries, names = _compile(list(self.lines.values()))
-        write_atomically(self.folder / "names.json", json.dumps(names))
-        with atomic_file(self.folder / "entries.npy") as stream:
-            np.save(stream, entries)
+        write_records(self.folder, list(self.lines.values()))
 
 
 class Cache:
@@ -142,14 +140,12 @@ class Cache:
 
     Args:
         folder: cache folder.
-        entries: (N,) records of `ENTRY`.
-        names: texts for each of `NAMES`.
+        entries: (N,) records of `medssl.data.records.ENTRY`.
+        names: texts for each of `medssl.data.records.NAMES`.
         config: settings it was prepared with.
     """
 
-    def __init__(
-        self, folder: Path, entries: NDArray[np.void], names: dict[str, list[str]], config: CacheConfig
-    ) -> None:
+    def __init__(self, folder: Path, entries: NDArray[np.void], names: Names, config: CacheConfig) -> None:
         self.folder = folder
         self.entries = entries
         self.names = names
@@ -166,22 +162,20 @@ class Cache:
             InputError: not a cache, or an empty one.
         """
         config = read_settings(folder)
-        records, names_file = folder / "entries.npy", folder / "names.json"
-        if records.exists() and names_file.exists():
-            entries = np.load(records, mmap_mode="r")
-            # caches prepared before there were classes and masks have neither
-            names = {"class": [""], **json.loads(names_file.read_text(encoding="utf-8"))}
-        else:  # prepare was killed before its end: what is there can be used
-            entries, names = _compile(_read_lines(folder))
+        entries = read_entries(folder)
+        if entries is not None:
+            names = read_names(folder)
+        else:  # prepare is under way or was killed before its end: what is there can be used
+            entries, names = compile_records(list(_present(_read_lines(folder)).values()))
         if len(entries) == 0:
             raise InputError(f"{folder}: the cache is empty; run medssl prepare again")
-        return cls(folder, entries, cast("dict[str, list[str]]", names), config)
+        return cls(folder, entries, names, config)
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def column(self, name: str) -> list[str]:
-        """The texts behind one of `NAMES`, in the order of their numbers."""
+        """The texts behind one of `medssl.data.records.NAMES`, in the order of their numbers."""
         return self.names[name]
 
     @cached_property
@@ -311,32 +305,24 @@ def _write(path: Path, offset: int, array: NDArray[np.generic]) -> None:
             stream.write(chunk.data)
 
 
-def _read_lines(folder: Path) -> list[dict[str, Any]]:
-    """Lines of the index, the last one of each source; a torn end is cut off the file."""
+def _read_lines(folder: Path, *, mend: bool = False) -> list[dict[str, Any]]:
+    """Lines of the index, the last one of each source, without a torn end.
+
+    Args:
+        folder: cache folder.
+        mend: cut the torn end off the file; whoever only reads leaves it, for it may be on its way.
+    """
     path = folder / "index.jsonl"
     if not path.exists():
         return []
     text = path.read_bytes()
     whole = text[: text.rfind(b"\n") + 1]
-    if len(whole) < len(text):
+    if mend and len(whole) < len(text):
         path.write_bytes(whole)
     lines = {line["source"]: line for line in map(json.loads, whole.splitlines())}
     return list(lines.values())
 
 
-def _compile(lines: list[dict[str, Any]]) -> tuple[NDArray[np.void], dict[str, list[str]]]:
-    numbers: dict[str, dict[str, int]] = {name: {} for name in NAMES}
-    for name in NAMES:
-        for text in sorted({line.get(name, "") for line in lines}):
-            numbers[name][text] = len(numbers[name])
-    entries = np.zeros(len(lines), ENTRY)
-    for entry, line in zip(entries, sorted(lines, key=lambda line: line["source"]), strict=True):
-        for field in ("shard", "offset", "ndim", "shape", "spacing"):
-            entry[field] = line[field]
-        for name in NAMES:
-            entry[name] = numbers[name][line.get(name, "")]
-        entry["source"] = line["source"].encode()
-        entry["labelled"] = "labels" in line
-    names = {name: list(texts) for name, texts in numbers.items()}
-    names["label"] = [str(v) for v in sorted({v for line in lines for v in line.get("labels", ())})]
-    return entries, names
+def _present(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Lines by source, without those of volumes that were taken out."""
+    return {line["source"]: line for line in lines if not line.get("gone")}

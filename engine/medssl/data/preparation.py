@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -63,8 +63,10 @@ class Summary:
         volumes: volumes in the cache now.
         reused: of these, how many were there before.
         cropped: scans cropped to fit the size asked for.
-        megabytes: size of the voxels.
+        megabytes: size of the voxels and masks.
         failures: (scan, reason) of what was left out.
+        renewed: volumes that were there and got what the data says of them now.
+        removed: volumes taken out, because the data has them no longer or they cannot be read any more.
     """
 
     folder: Path
@@ -73,6 +75,8 @@ class Summary:
     cropped: int
     megabytes: float
     failures: tuple[tuple[str, str], ...]
+    renewed: int = 0
+    removed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -87,6 +91,10 @@ class Summary:
             f"{self.folder}: {self.volumes} volumes, {self.megabytes:.1f} MB"
             f" ({self.reused} were there, {self.cropped} cropped to fit)"
         ]
+        if self.renewed:
+            lines.append(f"{self.renewed} of those that were there have another row in the data now")
+        if self.removed:
+            lines.append(f"{self.removed} taken out: no longer in the data, or no longer readable")
         lines += [f"left out {image}: {reason}" for image, reason in self.failures]
         return "\n".join(lines)
 
@@ -165,7 +173,10 @@ def prepare_row(row: Row, config: CacheConfig) -> Prepared | str:
 def prepare_cache(
     rows: Sequence[Row], folder: Path, config: CacheConfig, *, max_mb: float | None = None, workers: int = 0
 ) -> Steps[Summary]:
-    """Bring every row into the cache; what is there already is not read again.
+    """Bring the cache up to the rows; a scan that is there already is not read again.
+
+    What a row says of its scan (split, class, group, ...) holds at once, and volumes without a row are taken
+    out: nobody is to learn from a scan that was moved to the test set.
 
     With ``max_mb`` small files come first and a scan gets at most an equal share of what is left, so that
     the cache holds something of every scan; what it cannot have is cropped off around the centre.
@@ -174,17 +185,16 @@ def prepare_cache(
         rows: scans.
         folder: cache folder.
         config: settings.
-        max_mb: size limit in MB (10^6 bytes).
+        max_mb: size limit in MB (10^6 bytes), masks included.
         workers: reading processes; 0 takes one per core, at most 4.
     """
     writer = CacheWriter(folder, config)
-    known = writer.versions()
-    keyed = [(row, _source(row), _row_version(row, config)) for row in rows]
-    todo = [item for item in keyed if known.get(item[1]) != item[2]]
+    failures: list[tuple[str, str]] = []
+    before = set(writer.lines)
+    todo, reused, renewed = _compare(rows, writer, failures)
     if max_mb is not None:
         todo.sort(key=lambda item: item[2])
     item_bytes = np.dtype(config.dtype).itemsize
-    failures: list[tuple[str, str]] = []
     cropped = done = 0
     results = read_in_order([row for row, _, _ in todo], partial(prepare_row, config=config), workers)
     try:
@@ -196,18 +206,23 @@ def prepare_cache(
             else:
                 values = prepared.values
                 if max_mb is not None:
+                    each = item_bytes + (prepared.label is not None)  # bytes of a voxel and its mask
                     share = (max_mb * 1e6 - writer.nbytes) / (len(todo) - done)
-                    limit = int(share / item_bytes) if share > 0 else values.size
+                    limit = int(share / each) if share > 0 else values.size
                     values = crop_to(values, limit)
                     cropped += values.size < prepared.values.size
-                    if writer.nbytes + values.size * item_bytes > max_mb * 1e6:
+                    if writer.nbytes + values.size * each > max_mb * 1e6:
                         failures.append((row.origin or str(row.image), f"over the limit of {max_mb:g} MB"))
                         values = None
             if values is not None and not isinstance(prepared, str):
                 label = prepared.label
                 if label is not None and limit is not None:
                     label = crop_to(label, limit)
-                writer.add(values, _facts(row, source, version, prepared), label)
+                made = {"ndim": prepared.ndim, "spacing": list(prepared.spacing), "stated": row.modality}
+                facts = {"source": source, "version": version, **made, **_facts(row, prepared.modality)}
+                writer.add(values, facts, label)
+            elif source in writer.lines:
+                writer.remove(source)  # left out is left out
             done += 1
             yield Progress(done, len(todo), "preparing", {"megabytes": writer.nbytes / 1e6}, row.name)
     finally:
@@ -216,19 +231,68 @@ def prepare_cache(
     if not writer.lines:
         raise InputError(f"{folder}: no scan could be prepared; first reason: {failures[0][1]}")
     return Summary(
-        folder, len(writer.lines), len(keyed) - len(todo), cropped, writer.nbytes / 1e6, tuple(failures)
+        folder,
+        len(writer.lines),
+        reused,
+        cropped,
+        writer.nbytes / 1e6,
+        tuple(failures),
+        renewed,
+        len(before - set(writer.lines)),
     )
 
 
-def _facts(row: Row, source: str, version: str, prepared: Prepared) -> dict[str, Any]:
+def _compare(
+    rows: Sequence[Row], writer: CacheWriter, failures: list[tuple[str, str]]
+) -> tuple[list[tuple[Row, str, str]], int, int]:
+    """Bring what the cache says of its volumes up to the rows.
+
+    Args:
+        rows: scans.
+        writer: volumes whose row is gone are taken out of its cache.
+        failures: gets (scan, reason) of files that cannot be looked at.
+
+    Returns:
+        (row, source, version) of what has to be read, and how many volumes stay, and how many of these got
+        other facts.
+    """
+    todo: list[tuple[Row, str, str]] = []
+    reused = renewed = 0
+    present: set[str] = set()
+    for row in rows:
+        source = _source(row)
+        try:
+            version = _row_version(row, writer.config)
+        except OSError as error:
+            reason = "the link leads nowhere" if row.image.is_symlink() else str(error.strerror or error)
+            failures.append((row.origin or str(row.image), reason))
+            continue
+        present.add(source)
+        line = writer.lines.get(source)
+        if line is None or line["version"] != version or _is_normalised_anew(row, line):
+            todo.append((row, source, version))
+            continue
+        reused += 1
+        facts = _facts(row, line["modality"])
+        if any(line.get(name, "") != value for name, value in facts.items()):
+            writer.restate(source, facts)
+            renewed += 1
+    for source in set(writer.lines) - present:
+        writer.remove(source)
+    return todo, reused, renewed
+
+
+def _is_normalised_anew(row: Row, line: Mapping[str, Any]) -> bool:
+    """Whether the row names another modality than the volume was normalised as."""
+    stated = line.get("stated", row.modality and line["modality"])  # caches of earlier versions do not say
+    return row.modality not in (stated, line["modality"])
+
+
+def _facts(row: Row, modality: str) -> dict[str, Any]:
     return {
-        "source": source,
-        "version": version,
-        "ndim": prepared.ndim,
-        "spacing": list(prepared.spacing),
-        "modality": prepared.modality,
+        "modality": modality,
         "task": row.task,
-        "group": row.group or prepared.modality,
+        "group": row.group or modality,
         "subject": row.subject,
         "split": row.split,
         "class": ";".join(sorted(row.classes)),

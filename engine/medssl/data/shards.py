@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.config.prepare import CacheConfig
-from medssl.data.cache import ENTRY, NAMES, Cache, is_cache, read_settings
+from medssl.data.cache import Cache, is_cache, read_settings
+from medssl.data.records import ENTRY, NAMES, read_entries
 from medssl.errors import InputError
 
 SUFFIX = ".caches"
@@ -220,7 +221,9 @@ def _listed(path: Path) -> list[Path]:
 def _entries(folder: Path, *, is_mapped: bool) -> NDArray[np.void]:
     path = folder / "entries.npy"
     try:
-        records: NDArray[np.void] = np.load(path, mmap_mode="r" if is_mapped else None)
+        records = read_entries(folder, is_mapped=is_mapped)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); run medssl prepare to its end") from error
+    if records is None:
+        raise InputError(f"{path}: is absent or older than the index; run medssl prepare to its end")
     return records

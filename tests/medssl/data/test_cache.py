@@ -136,11 +136,11 @@ def test_masks_and_classes_lie_beside_the_voxels(make_cache, dtype: str) -> None
 
 def test_a_cache_without_classes_and_masks_can_still_be_read(make_cache) -> None:
     """As those were that were prepared before there were any."""
-    folder = make_cache([(np.ones((4, 5, 6)), {})]).folder
+    made = make_cache([(np.ones((4, 5, 6)), {})])
+    folder, names = made.folder, made.names
     old = np.load(folder / "entries.npy")
     kept = [name for name in old.dtype.names if name not in ("class", "labelled")]
     np.save(folder / "entries.npy", old[kept].astype([(name, old.dtype[name]) for name in kept]))
-    names = json.loads((folder / "names.json").read_text())
     (folder / "names.json").write_text(
         json.dumps({k: v for k, v in names.items() if k not in ("class", "label")})
     )
@@ -149,3 +149,64 @@ def test_a_cache_without_classes_and_masks_can_still_be_read(make_cache) -> None
     assert cache.class_targets(np.array([0])).shape == (1, 0)
     assert cache.read_label(0, (0, 0, 0), (1, 1, 1)) is None
     assert (cache.read(0, (0, 0, 0), (4, 5, 6)) == 1).all()
+
+
+def test_facts_change_in_place_and_volumes_go(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    writer = CacheWriter(folder, CacheConfig())
+    for number, source in enumerate("abc"):
+        writer.add(volume(number), {**FACTS, "source": source})
+    writer.restate("a", {"split": "test"})
+    writer.remove("c")
+    writer.close()
+    assert writer.nbytes == 2 * volume(0).size
+    for opened in (Cache.open(folder), reopened(folder)):
+        assert [opened.column("split")[number] for number in opened.entries["split"]] == ["test", "train"]
+        for row in range(2):
+            np.testing.assert_allclose(opened.read(row, (0, 0, 0), (70, 30, 65)), volume(row), atol=3e-3)
+    again = CacheWriter(folder, CacheConfig())
+    assert set(again.lines) == {"a", "b"}
+    again.add(volume(3), {**FACTS, "source": "d"})
+    assert again.lines["d"]["offset"] > 2 * volume(0).size, "an old reader may still look at what is gone"
+
+
+def reopened(folder: Path) -> Cache:
+    """As from the index alone."""
+    (folder / "entries.npy").unlink()
+    return Cache.open(folder)
+
+
+def test_a_kill_between_the_index_and_the_records_mixes_nothing_up(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    writer = CacheWriter(folder, CacheConfig())
+    writer.add(volume(0), {**FACTS, "source": "a", "split": "train"})
+    writer.close()
+    killed = CacheWriter(folder, CacheConfig())
+    killed.restate("a", {"split": "test"})
+    killed.add(volume(1), {**FACTS, "source": "b", "split": "reader"})
+    found = Cache.open(folder)  # records of the first writer lie beside the index of the second
+    assert [found.column("split")[number] for number in found.entries["split"]] == ["test", "reader"]
+    killed.close()
+    entries = (folder / "entries.npy").read_bytes()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "cache.json", "entries.npy", "index.jsonl", "shard-00000.bin"
+    ]  # fmt: skip
+    (folder / "entries.npy").write_bytes(entries[: len(entries) // 2])
+    assert len(Cache.open(folder)) == 2
+
+
+def test_who_reads_leaves_a_torn_line_to_who_writes(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    CacheWriter(folder, CacheConfig()).add(volume(0), {**FACTS, "source": "a"})
+    torn = (folder / "index.jsonl").read_text() + '{"source": "b'
+    (folder / "index.jsonl").write_text(torn)
+    assert len(Cache.open(folder)) == 1
+    assert (folder / "index.jsonl").read_text() == torn
+
+
+def test_masks_count_in_the_size(tmp_path: Path) -> None:
+    writer = CacheWriter(tmp_path / "c", CacheConfig(dtype="int16"))
+    writer.add(volume(0, (4, 5, 6)), {**FACTS, "source": "a"})
+    writer.add(volume(0, (4, 5, 6)), {**FACTS, "source": "b"}, np.zeros((4, 5, 6), np.uint8))
+    assert writer.nbytes == 120 * 2 + 120 * 3
+    assert CacheWriter(tmp_path / "c", CacheConfig(dtype="int16")).nbytes == writer.nbytes

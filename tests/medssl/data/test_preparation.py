@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,10 +148,11 @@ def test_masks_are_kept_on_the_grid_of_the_voxels(tmp_path: Path) -> None:
         name="image.nii.gz",
     )
     config = CacheConfig(labels=True)
-    for limit, slices in ((None, 90), (0.03, 75)):
+    for limit, slices in ((None, 90), (0.06, 75)):  # of 800 bytes each, voxels and masks
         folder = tmp_path / f"c{limit}"
         result = drain(prepare_cache([row], folder, config, max_mb=limit, workers=1))
         assert result.failures == ()
+        assert limit is None or sum(file.stat().st_size for file in folder.glob("*.bin")) <= limit * 1e6
         cache = Cache.open(folder)
         shape = cache.shape(0)
         assert shape == (slices, 20, 20)  # resampled from 0.25 to 0.5 mm, then cropped to fit
@@ -162,3 +164,54 @@ def test_masks_are_kept_on_the_grid_of_the_voxels(tmp_path: Path) -> None:
     write_volume(Volume(mask // 3, geometry, ""), tmp_path / "mask.nii.gz")
     assert drain(prepare_cache([row], tmp_path / "cNone", config, workers=1)).reused == 0
     assert Cache.open(tmp_path / "cNone").label_values == (0, 1)
+
+
+def facts(folder: Path, name: str) -> dict[str, str]:
+    """What a cache says of its volumes, by subject."""
+    cache = Cache.open(folder)
+    texts = [cache.column(name)[number] for number in cache.entries[name]]
+    return dict(zip([cache.column("subject")[n] for n in cache.entries["subject"]], texts, strict=True))
+
+
+def test_a_second_run_follows_the_table_without_reading(tmp_path: Path, read: list[str]) -> None:
+    rows = [replace(row, split="train") for row in make_rows(tmp_path, "10", "11", "12", "13")]
+    drain(prepare_cache(rows, tmp_path / "c", CacheConfig(), workers=1))
+    read.clear()
+    moved = [
+        replace(rows[0], split="test"),
+        replace(rows[1], group="other", task="t", classes=("b", "a")),
+        rows[2],
+    ]
+    result = drain(prepare_cache(moved, tmp_path / "c", CacheConfig(), workers=1))
+    assert (read, result.volumes, result.reused, result.renewed, result.removed) == ([], 3, 3, 2, 1)
+    assert "1 taken out" in result.to_text()
+    assert facts(tmp_path / "c", "split") == {"0": "test", "1": "train", "2": "train"}
+    assert facts(tmp_path / "c", "group") == {"0": "g0", "1": "other", "2": "g0"}
+    assert facts(tmp_path / "c", "class") == {"0": "", "1": "a;b", "2": ""}
+    again = drain(prepare_cache(moved, tmp_path / "c", CacheConfig(), workers=1))
+    assert (again.renewed, again.removed) == (0, 0)
+
+
+def test_another_modality_or_subject_is_read_anew(tmp_path: Path, read: list[str]) -> None:
+    rows = [replace(row, group="") for row in make_rows(tmp_path, "10", "11", "12")]
+    drain(prepare_cache(rows, tmp_path / "c", CacheConfig(), workers=1))
+    read.clear()
+    changed = [replace(rows[0], modality="CT"), replace(rows[1], subject="x"), replace(rows[2], modality="")]
+    result = drain(prepare_cache(changed, tmp_path / "c", CacheConfig(), workers=1))
+    assert (read, result.reused) == (["0.nii", "1.nii", "2.nii"], 0)
+    assert facts(tmp_path / "c", "modality") == {"0": "CT", "x": "MR", "2": "MR"}
+    assert facts(tmp_path / "c", "group") == {"0": "CT", "x": "MR", "2": "MR"}
+
+
+def test_what_is_left_out_is_not_in_the_cache_either(tmp_path: Path, read: list[str]) -> None:
+    rows = make_rows(tmp_path, "10", "11", "12")
+    drain(prepare_cache(rows, tmp_path / "c", CacheConfig(), workers=1))
+    (tmp_path / "0.nii").write_text("broken")
+    (tmp_path / "1.nii").unlink()
+    (tmp_path / "1.nii").symlink_to("nowhere")
+    result = drain(prepare_cache(rows, tmp_path / "c", CacheConfig(), workers=1))
+    assert (result.volumes, result.removed) == (1, 2)
+    assert {Path(image).name: reason for image, reason in result.failures} == {
+        "0.nii": "truncated file", "1.nii": "the link leads nowhere"
+    }  # fmt: skip
+    assert set(facts(tmp_path / "c", "split")) == {"2"}

@@ -123,7 +123,7 @@ def test_ten_million_volumes_are_sampled_in_bounded_memory(make_cache, tmp_path:
     entries["subject"] = np.arange(VOLUMES)
     entries["group"] = np.where(np.arange(VOLUMES) % 100 == 0, 1, 0)  # a rare family: one in a hundred
     np.save(part / "entries.npy", entries)
-    names = json.loads((part / "names.json").read_text())
+    names = open_cache(part).names
     names |= {"group": ["common", "rare"], "subject": [f"hospital/patient-{n:08d}" for n in range(VOLUMES)]}
     (part / "names.json").write_text(json.dumps(names))
     for number in range(1, PARTS):
