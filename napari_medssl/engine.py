@@ -38,11 +38,22 @@ class Opened:
 
 @dataclass(frozen=True, eq=False)
 class Entered:
-    """What the project keeps about a scan."""
+    """What the project keeps about a scan.
+
+    Args:
+        store: its labels.
+        classes: of the project.
+        scribbles: (*S) as the edits left them.
+        counts: labelled voxels by class.
+        path: file or folder of the scan; not there yet where the scan came without a file.
+        proposal: (*S) the last one of the probe.
+    """
 
     store: LabelStore
     classes: tuple[LabelClass, ...]
     scribbles: NDArray[np.uint8]
+    counts: Mapping[int, int]
+    path: Path
     proposal: NDArray[np.uint8] | None = None
 
 
@@ -101,6 +112,11 @@ class Engine:
         texts = tuple((entry.uid, _series_text(entry)) for entry in readable)
         return Opened(volume, path, texts, chosen)
 
+    def read_layer(self, read: Callable[[], Volume]) -> Steps[Volume]:
+        """Read a layer whose voxels are not in memory."""
+        yield Progress(0, 1, "reading")
+        return read()
+
     def write(self, volume: Volume, path: Path) -> Steps[Path]:
         """Write a mask or an image in its own geometry."""
         yield Progress(0, 1, "writing")
@@ -112,14 +128,23 @@ class Engine:
         yield Progress(0, 2, "recognising the scan")
         project = Project.open_or_create(folder)
         self._workspace.use_project(project)
-        entry = project.add_volume(volume, source.path or source.layer or volume.id, source.series)
+        entry = project.add_volume(volume, source.path, source.series)
         if not project.classes:
             for name, colour in FIRST_CLASSES:
                 project.add_class(name, colour)
         yield Progress(1, 2, "restoring labels")
         store = LabelStore(project, entry.id)
         proposal = store.proposal(PROPOSAL)[0] if PROPOSAL in store.proposals() else None
-        return Entered(store, project.classes, store.restore(), proposal)
+        path = project.path_of(entry.id)
+        return Entered(store, project.classes, store.restore(), store.voxels_per_class(), path, proposal)
+
+    def keep(self, volume: Volume, path: Path) -> Steps[Path]:
+        """Write a scan that came without a file to its place in the project, for later training."""
+        yield Progress(0, 1, "writing")
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(volume, path)
+        return path
 
     def prototypes(self, volume: Volume, count: int) -> Steps[Clusters]:
         """The prototype map of a scan with ``count`` clusters."""
@@ -177,9 +202,11 @@ class Engine:
         yield Progress(0, None, "loading the network")
         return (yield from segment(volume, resolve(str(model)), self._workspace))
 
-    def order_training(self, folder: Path, settings: Mapping[str, Any]) -> Steps[TrainingOrder]:
+    def order_training(
+        self, folder: Path, settings: Mapping[str, Any], dims: int = 3
+    ) -> Steps[TrainingOrder]:
         """Write the labelled scans of a project as a training table and name the command line."""
-        return (yield from order_training(folder, self.encoder, self.device, settings))
+        return (yield from order_training(folder, self.encoder, self.device, settings, dims))
 
     def trained(self, run: Path) -> str:
         """The verdict of a run that left usable weights; empty where it left none."""

@@ -52,6 +52,8 @@ class LabellingController(PanelController["LabellingWidget"]):
         super().__init__(session, widget, engine, run)
         self._report = report
         self._store: LabelStore | None = None
+        self._copy: Path | None = None
+        self._waiting: list[Edit] = []
         self._tally = Tally()
         self._is_automatic = True
         widget.classChosen.connect(self._choose_class)
@@ -80,10 +82,13 @@ class LabellingController(PanelController["LabellingWidget"]):
         self._on_volume(session.volume)
 
     def close(self) -> None:
-        """Release the label store; everything in it is on disk."""
+        """Release the label store; what the disk refused before is tried once more."""
         if self._store is not None:
+            if self._waiting:
+                self._write()
             self._store.close()
             self._store = None
+        self._waiting = []
 
     def add_class(self, name: str) -> None:
         """A new class, which becomes the one to paint."""
@@ -130,8 +135,12 @@ class LabellingController(PanelController["LabellingWidget"]):
             after = np.where(before == 0, class_id, before).astype(before.dtype)
             start = tuple(span.start for span in box)
             edit = Edit.between(before, after, start, class_id=class_id, author="search")
-            if edit is not None and self._append(edit):
-                self._session.edited.emit(edit)
+            if edit is None:
+                continue
+            if not self._append(edit):
+                self._waiting.remove(edit)  # it is not on the screen yet, and so it is not awaited
+                return
+            self._session.edited.emit(edit)
 
     def update_proposal(self, edit: Edit | None = None) -> None:
         """Fit the probe on the scribbles and segment the whole volume.
@@ -168,9 +177,10 @@ class LabellingController(PanelController["LabellingWidget"]):
             self._run(steps, f"Saving {Path(path).name}", lambda _: None)
 
     def _on_volume(self, volume: Volume | None) -> None:
+        self._session.scribbles = self._session.proposal = None  # first: a last change may be recorded yet
         self.close()
+        self._copy = None
         self._tally.restart()
-        self._session.scribbles = None
         self._widget.setReady(False)
         self._widget.setHistory(False, False)
         self._widget.setSaved("")
@@ -194,7 +204,9 @@ class LabellingController(PanelController["LabellingWidget"]):
 
     def _on_entered(self, entered: Entered, volume: Volume) -> None:
         self._store = entered.store
-        self._tally.restart(entered.scribbles)
+        self._tally.restart(entered.counts)
+        has_file = self._session.source.path is not None or entered.path.exists()
+        self._copy = None if has_file else entered.path
         self._session.classes = entered.classes
         if self._session.active_class not in {entry.id for entry in entered.classes}:
             self._session.active_class = entered.classes[0].id
@@ -207,6 +219,7 @@ class LabellingController(PanelController["LabellingWidget"]):
             self._report(InputError(note))
         self._show_classes()
         self._show_status()
+        self._keep_scan()
 
     def _on_stroke(self, edit: Edit) -> None:
         self._append(edit)
@@ -215,16 +228,29 @@ class LabellingController(PanelController["LabellingWidget"]):
         """Write one edit; the probe follows. False, and a message, when the disk refuses."""
         if self._store is None:
             return False
-        try:
-            self._store.journal.append(edit)
-        except InputError as error:
-            self._report(error)
+        self._waiting.append(edit)
+        if not self._write():
             return False
         self._after(edit)
         return True
 
-    def _step(self, move: Callable[[LabelStore], object]) -> None:
+    def _write(self) -> bool:
+        """Write what waits, oldest first; what the disk refuses waits for the next stroke."""
         if self._store is None:
+            return False
+        try:
+            while self._waiting:
+                self._store.journal.append(self._waiting[0])
+                self._tally.change(self._waiting.pop(0))
+        except InputError as error:
+            self._widget.setSaved(f"NOT saved: {len(self._waiting)} of the strokes; the next one tries again")
+            self._report(error)
+            return False
+        self._widget.setSaved(f"Each stroke is saved to {self._store.folder}")
+        return True
+
+    def _step(self, move: Callable[[LabelStore], object]) -> None:
+        if self._store is None or not self._write():
             return
         try:
             change = move(self._store)
@@ -233,13 +259,21 @@ class LabellingController(PanelController["LabellingWidget"]):
             return
         if isinstance(change, Edit):
             self._session.edited.emit(change)
+            self._tally.change(change)
             self._after(change)
 
     def _after(self, edit: Edit) -> None:
-        self._tally.change(edit)
         self._show_status()
+        self._keep_scan()
         if self._is_automatic:
             self.update_proposal(edit)
+
+    def _keep_scan(self) -> None:
+        """A scan that came without a file gets one in the project once it is labelled: training reads it."""
+        volume, copy = self._session.volume, self._copy
+        if volume is not None and copy is not None and self._tally.labelled:
+            self._copy = None
+            self._run(self._engine.keep(volume, copy), "Keeping the scan", lambda _: None)
 
     def _project(self) -> Project:
         if self._session.project is None:
@@ -259,6 +293,8 @@ class LabellingController(PanelController["LabellingWidget"]):
         self._session.active_class = class_id
 
     def _choose_tool(self, tool: str) -> None:
+        if tool == self._session.tool:  # chosen again after another layer was: it must be told again
+            self._session.tool = "pan_zoom"
         self._session.tool = tool
 
     def _choose_brush(self, size: int) -> None:

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from medssl.store.edits import Edit
+from medssl.store.labels import voxels_by_value
 from medssl.store.project import LabelClass
 
 
 class Tally:
     """Counts by class; 0 (unlabelled) is left out.
 
-    Counting a whole mask costs a tenth of a second on a large CT, an edit costs its box.
+    Whole masks are counted elsewhere, on the device thread; an edit costs its box.
     """
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
-    def restart(self, mask: NDArray[Any] | None = None) -> None:
-        """Count anew, from a whole mask or from nothing."""
-        self._counts.clear()
-        if mask is not None:
-            self._add(mask, 1)
+    def restart(self, counts: Mapping[int, int] | None = None) -> None:
+        """Begin with the counts of a mask, or with nothing."""
+        self._counts = Counter(counts)
 
     def change(self, edit: Edit) -> None:
         """Take account of an edit."""
@@ -48,6 +46,5 @@ class Tally:
         return text
 
     def _add(self, mask: NDArray[Any], sign: int) -> None:
-        values, counts = np.unique(mask, return_counts=True)
-        for value, count in zip(values, counts, strict=True):
-            self._counts[int(value)] += sign * int(count)
+        for value, count in voxels_by_value(mask).items():
+            self._counts[value] += sign * count

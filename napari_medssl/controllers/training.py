@@ -73,7 +73,7 @@ class TrainingController(PanelController["TrainingWidget"]):
             return
         self._widget.setReady(False)
         settings = self._widget.settings()
-        steps = self._engine.order_training(project, settings)
+        steps = self._engine.order_training(project, settings, volume.spatial_dims)
         self._run(steps, "Preparing the training", self._on_ordered, failed=lambda _: self._show_cases())
 
     def stop(self) -> None:
@@ -113,6 +113,8 @@ class TrainingController(PanelController["TrainingWidget"]):
             self._on_end(process)
 
     def _on_ordered(self, order: TrainingOrder) -> None:
+        for note in order.left_out:
+            self._report(InputError(f"Training goes on without this scan: {note}"))
         try:
             process = self._start_process(list(order.arguments), order.run)
         except (InputError, OSError) as error:

@@ -53,6 +53,7 @@ class FakeEngine(Engine):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, ...]] = []
+        self.left_out: tuple[str, ...] = ()
 
     def prototypes(self, volume: Volume, count: int) -> Steps[Clusters]:
         self.calls.append(("prototypes", volume.id, count))
@@ -96,10 +97,10 @@ class FakeEngine(Engine):
         yield Progress(0, 1, "predicting")
         return volume.with_array(np.ones(volume.geometry.shape, np.uint8))
 
-    def order_training(self, project: Path, settings: dict[str, Any]) -> Steps[TrainingOrder]:
-        self.calls.append(("order_training", project, settings))
+    def order_training(self, project: Path, settings: dict[str, Any], dims: int) -> Steps[TrainingOrder]:
+        self.calls.append(("order_training", project, settings, dims))
         yield Progress(0, 1, "writing")
-        return TrainingOrder(("finetune", "segmentation"), project / "runs" / "one")
+        return TrainingOrder(("finetune", "segmentation"), project / "runs" / "one", self.left_out)
 
     def trained(self, run: Path) -> str:
         return "the network beats the probe" if (run / "exported").is_dir() else ""

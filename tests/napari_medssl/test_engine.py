@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from medssl.jobs.progress import drain
 from medssl.store.edits import Edit
 from medssl.volume import Geometry, Volume
 from napari_medssl.engine import Engine
+from napari_medssl.orders import TrainingOrder
 from napari_medssl.session import Source
 
 
@@ -103,6 +105,73 @@ def test_training_order_names_every_labelled_scan(engine: Engine, scans: list[Pa
     assert set(np.unique(mask.array)) == {0, 1, 2}
     with pytest.raises(InputError, match="training settings: steps"):
         drain(engine.order_training(project, {"steps": 0}))
+
+
+def label(engine: Engine, project: Path, volume: Volume, source: Source) -> Path:
+    """Enter a scan, label two places with two classes; where the project says that the scan lies."""
+    entered = drain(engine.enter(project, volume, source))
+    n = volume.spatial_dims
+    ones = np.ones((1, 2, 2)[-n:], np.uint8)
+    for place, value in (((8, 14, 14), 2), ((1, 1, 1), 1)):
+        entered.store.journal.append(Edit(place[-n:], ones * 0, ones * value))
+    entered.store.close()
+    return entered.path
+
+
+def images(order: TrainingOrder) -> list[Path]:
+    with Path(order.arguments[order.arguments.index("--data") + 1]).open(encoding="utf-8") as file:
+        return [Path(row["image"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("change", ["moved", "other voxels", "other shape"])
+def test_training_goes_on_without_a_scan_that_is_no_longer_the_labelled_one(
+    engine: Engine, scans: list[Path], tmp_path: Path, change: str
+) -> None:
+    project, volume = tmp_path / "project", read_volume(scans[0])
+    for path in scans:
+        label(engine, project, read_volume(path), Source(path=path))
+    scans[0].unlink()
+    if change != "moved":
+        array = volume.array + 1 if change == "other voxels" else volume.array[:, :9]
+        geometry = Geometry.from_arrays(array.shape[1:], volume.geometry.spacing, volume.geometry.origin)
+        write_volume(Volume(array, geometry, "MR"), scans[0])
+    order = drain(engine.order_training(project, {"steps": 5}))
+    assert images(order) == [scans[1].resolve()]
+    assert len(order.left_out) == 1
+    assert str(scans[0]) in order.left_out[0]
+    assert ("no such file" if change == "moved" else "another image") in order.left_out[0]
+    scans[1].unlink()
+    with pytest.raises(InputError, match=r"no labelled scan.*case0_mr.*case1_mr.*no such file"):
+        drain(engine.order_training(project, {"steps": 5}))
+
+
+def test_training_takes_scans_of_one_kind(engine: Engine, scans: list[Path], tmp_path: Path) -> None:
+    project, picture = tmp_path / "project", tmp_path / "picture.png"
+    pixels = np.arange(40 * 44, dtype=np.uint16).reshape(1, 40, 44).astype(np.uint8)
+    write_volume(Volume(pixels, Geometry.from_arrays((40, 44)), ""), picture)
+    for path in (*scans, picture):
+        label(engine, project, read_volume(path), Source(path=path))
+    volumes, image = [path.resolve() for path in scans], picture.resolve()
+    order = drain(engine.order_training(project, {"steps": 5}, dims=3))
+    assert (images(order), order.left_out) == (volumes, (f"{image}: has 2 dimensions, this run 3",))
+    order = drain(engine.order_training(project, {"steps": 5}, dims=2))
+    assert (images(order), len(order.left_out)) == ([image], 2)
+    picture.unlink()
+    order = drain(engine.order_training(project, {"steps": 5}, dims=2))  # none of the open kind is left
+    assert images(order) == volumes
+
+
+def test_a_scan_without_a_file_is_kept_in_the_project_for_training(
+    engine: Engine, scans: list[Path], tmp_path: Path
+) -> None:
+    project, volume = tmp_path / "project", read_volume(scans[0])
+    place = label(engine, project, volume, Source(layer="CT phantom"))
+    assert place.parent == (project / "volumes").resolve()
+    assert not place.exists()
+    assert drain(engine.keep(volume, place)) == place
+    np.testing.assert_array_equal(read_volume(place).array, volume.array)
+    order = drain(engine.order_training(project, {"steps": 5}))
+    assert (images(order), order.left_out) == ([place], ())
 
 
 def test_training_needs_two_classes(engine: Engine, scans: list[Path], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from medssl.store.labels import LabelStore
 from medssl.store.project import Project
 from medssl.volume import Geometry, Volume
 from napari_medssl.controllers.labelling import LabellingController, cell_around
-from napari_medssl.session import Session
+from napari_medssl.session import Session, Source
 from napari_medssl.widgets.labelling import LabellingWidget
 
 
@@ -126,6 +126,45 @@ def test_reopening_the_scan_restores_everything(make: Any, session: Session, vol
     assert int(shown[0].after.max()) == 0
 
 
+def test_a_labelled_layer_gets_a_file_in_the_project(
+    make: Any, session: Session, volume: Volume, tmp_path: Any
+) -> None:
+    from medssl.io import read_volume
+
+    controller, _ = make()
+    session.source = Source(layer="theirs")
+    session.volume = volume
+    folder = session.project / "volumes"
+    assert not folder.exists(), "a scan that is only looked at is not copied"
+    stroke(session, (1, 2, 3), 1)
+    (copy,) = folder.iterdir()
+    np.testing.assert_array_equal(read_volume(copy).array, volume.array)
+    copy.unlink()  # as after a stop in between
+    session.volume = None
+    session.volume = volume
+    assert copy.exists()
+    session.source = Source(path=tmp_path / "scan.nii.gz")
+    session.volume = Volume(volume.array + 1, volume.geometry)
+    stroke(session, (1, 2, 3), 1)
+    assert list(folder.iterdir()) == [copy]
+    assert controller._tally.labelled == {1: 8}
+
+
+def test_another_project_shows_nothing_of_the_last_one(
+    make: Any, session: Session, volume: Volume, tmp_path: Any
+) -> None:
+    make()
+    session.volume = volume
+    stroke(session, (1, 2, 3), 1)
+    stroke(session, (4, 5, 6), 2)
+    session.project = tmp_path / "other"
+    assert session.proposal is None
+    assert session.scribbles.array.sum() == 0
+    session.project = tmp_path / "project"
+    assert session.proposal is not None
+    assert session.scribbles.array.sum() == 8 + 16
+
+
 def test_undo_and_redo_show_their_edit(make: Any, session: Session, volume: Volume) -> None:
     controller, widget = make()
     shown: list[Edit] = []
@@ -189,16 +228,44 @@ def test_two_windows_keep_the_classes_of_each_other(make: Any, session: Session,
     assert (other.classes, other.active_class) == (on_disk, 4)
 
 
-def test_a_full_disk_is_said(make: Any, session: Session, runner: Any, volume: Volume) -> None:
-    controller, _ = make()
+def test_a_stroke_that_the_disk_refused_is_said_and_tried_again(
+    make: Any, session: Session, runner: Any, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller, widget = make()
     session.volume = volume
+    journal = controller._store.journal
 
     def refuse(edit: Edit) -> None:
         raise InputError("the edit was not saved: no space left; free space")
 
-    controller._store.journal.append = refuse
-    stroke(session, (1, 2, 3), 1)
+    with monkeypatch.context() as full:
+        full.setattr(journal, "append", refuse)
+        stroke(session, (1, 2, 3), 1)
+        stroke(session, (3, 2, 3), 1)
+        session.accepted.emit([(8, 10, 10)], 2)  # not on the screen: forgotten
+        session.undo.emit()
     assert "free space" in str(runner.errors[0])
+    assert "NOT saved: 2 of the strokes" in widget.setSaved.call_args.args[0]
+    assert on_disk(session).sum() == 0
+    stroke(session, (6, 5, 6), 2)
+    np.testing.assert_array_equal(on_disk(session), session.scribbles.array[0])
+    assert controller._tally.labelled == {1: 16, 2: 8}
+    assert "is saved to" in widget.setSaved.call_args.args[0]
+    with monkeypatch.context() as full:
+        full.setattr(journal, "append", refuse)
+        stroke(session, (9, 5, 6), 2)
+    painted = session.scribbles.array[0].copy()
+    session.volume = None  # the last chance
+    np.testing.assert_array_equal(on_disk(session), painted)
+
+
+def test_a_tool_that_is_chosen_again_is_told_again(make: Any, session: Session) -> None:
+    controller, _ = make()
+    told: list[str] = []
+    session.events.tool.connect(told.append)
+    for _ in range(2):
+        controller._choose_tool("paint")
+    assert (told[-1], told.count("paint")) == ("paint", 2)
 
 
 def test_an_unusable_project_switches_labels_off(

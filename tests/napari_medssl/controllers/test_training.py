@@ -67,7 +67,7 @@ def test_start_follow_finish(made: tuple, session: Session, engine: Any, volume:
     session.volume = session.scribbles = volume
     widget.setReady.assert_called_with(True)
     controller.start()
-    assert engine.calls == [("order_training", session.project, {"steps": 20})]
+    assert engine.calls == [("order_training", session.project, {"steps": 20}, 3)]
     process = started[0]
     widget.setRunning.assert_called_with(True)
     say(process.run, step=1, metrics={"loss": 2.0})
@@ -82,6 +82,19 @@ def test_start_follow_finish(made: tuple, session: Session, engine: Any, volume:
     assert ended == ["timer"]
     assert session.run == process.run
     widget.setRunning.assert_called_with(False)
+
+
+def test_scans_that_training_does_without_are_named(
+    made: tuple, session: Session, engine: Any, runner: Any, volume: Volume
+) -> None:
+    controller, _, started, _ = made
+    engine.left_out = ("a.nii.gz: no such file",)
+    session.volume = session.scribbles = volume
+    controller.start()
+    assert [str(error) for error in runner.errors] == [
+        "Training goes on without this scan: a.nii.gz: no such file"
+    ]
+    assert len(started) == 1
 
 
 def test_a_run_without_weights_says_its_last_words(made: tuple, session: Session, volume: Volume) -> None:
