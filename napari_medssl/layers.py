@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,13 +126,21 @@ def role_of(layer: Layer) -> str:
     return str(layer.metadata.get(KEY, {}).get("role", ""))
 
 
-def find_layer(layers: Iterable[Layer], role: str, volume_id: str | None = None) -> Layer | None:
-    """The newest layer of a role, of one volume where ``volume_id`` is given."""
-    for layer in reversed(list(layers)):
-        entry = layer.metadata.get(KEY, {})
-        if entry.get("role") == role and volume_id in (None, entry.get("id")):
-            return layer
-    return None
+def is_placed(layer: Layer) -> bool:
+    """Whether the layer lies where `placement` puts its grid, so that napari slices it exactly."""
+    geometry = layer.metadata.get(KEY, {}).get("geometry")
+    return geometry is not None and geometry.ndim == layer.ndim and _is_at_home(layer, geometry)
+
+
+def is_in_memory(layer: Layer) -> bool:
+    """Whether the voxels of a layer are there already; dask, zarr and mapped files take long to read."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    return isinstance(data, np.ndarray) and not isinstance(data, np.memmap)
+
+
+def shows_its_file(layer: Layer) -> bool:
+    """Whether the file that a layer of our reader names still lies where the layer does, whole."""
+    return is_placed(layer) and not layer.metadata[KEY].get("channel")
 
 
 def volume_of(layer: Layer) -> Volume:
@@ -148,21 +156,38 @@ def volume_of(layer: Layer) -> Volume:
     Raises:
         InputError: the layer has other axes, or its transform shears.
     """
+    return reader_of(layer)()
+
+
+def reader_of(layer: Layer) -> Callable[[], Volume]:
+    """What gives the `volume_of` a layer, for any thread: all but the voxels is read now.
+
+    Raises:
+        InputError: see `volume_of`.
+    """
     data = layer.data[0] if layer.multiscale else layer.data
-    array = np.asarray(data)
-    array = np.moveaxis(array, -1, 0) if getattr(layer, "rgb", False) else array[None]
-    if array.ndim - 1 not in _AXES:
+    is_rgb = bool(getattr(layer, "rgb", False))
+    shape = tuple(data.shape[:-1] if is_rgb else data.shape)
+    if len(shape) not in _AXES:
         raise InputError(
-            f"layer {layer.name} has {array.ndim - 1} axes; a volume has 3, an image 2: "
+            f"layer {layer.name} has {len(shape)} axes; a volume has 3, an image 2: "
             "extract one frame or channel first"
         )
     entry = layer.metadata.get(KEY, {})
     geometry, notes = entry.get("geometry"), list(entry.get("notes", ()))
-    if geometry is None or geometry.shape != array.shape[1:] or not _is_at_home(layer, geometry):
-        geometry = _geometry_of(layer, array.shape[1:])
+    if geometry is None or geometry.shape != shape or not is_placed(layer):
+        geometry = _geometry_of(layer, shape)
         if geometry.has_spacing and not _has_length(layer):
             notes.append("the layer states no unit: its scale was taken as millimetres")
-    return Volume(array, geometry, entry.get("modality", ""), entry.get("id") or layer.name, tuple(notes))
+    modality, name = entry.get("modality", ""), entry.get("id") or layer.name
+    is_here = is_in_memory(layer)
+
+    def read() -> Volume:
+        array = np.asarray(data) if is_here else np.array(data)
+        array = np.moveaxis(array, -1, 0) if is_rgb else array[None]
+        return Volume(array, geometry, modality, name, tuple(notes))
+
+    return read
 
 
 def _matrix(layer: Layer) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from napari_medssl.widgets.training import TrainingWidget
 from napari_medssl.workers import Workers
 
 if TYPE_CHECKING:
+    from napari.layers import Layer
     from napari.viewer import Viewer
 
     from medssl.volume import Volume
@@ -80,7 +82,9 @@ class Plugin:
         self.workers.idle.connect(widget.jobs.setIdle)
         widget.jobs.cancelRequested.connect(self.workers.cancel)
         widget.destroyed.connect(self.close)
-        for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
+        events = viewer.layers.events
+        self._events = (events.inserted, events.removed, events.renamed)
+        for event in self._events:
             event.connect(self._on_layers)
         session.events.volume.connect(self._list_layers)
         viewer.bind_key("Q", self._toggle_query, overwrite=True)
@@ -89,7 +93,7 @@ class Plugin:
 
     def close(self) -> None:
         """Let go of the viewer, the thread and the files; a training run goes on."""
-        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
+        for event in self._events:
             event.disconnect(self._on_layers)
         self.training.close()
         self.scene.close()
@@ -98,24 +102,25 @@ class Plugin:
         self.workers.close()
 
     def _on_layers(self, _: Any = None) -> None:
-        """A layer came or went; the first image is taken without asking."""
-        names = self._list_layers()
-        if self.session.volume is None and names:
-            self.case.take_layer(names[-1])
+        """A layer came, went or got a name; the first image that is at hand is taken without asking."""
+        at_hand = [layer.name for layer in self._list_layers() if layers.is_in_memory(layer)]
+        if self.session.volume is None and at_hand:
+            self.case.take_layer(at_hand[-1])
 
-    def _list_layers(self, _: Any = None) -> list[str]:
+    def _list_layers(self, _: Any = None) -> list[Layer]:
         from napari.layers import Image
 
         images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
-        ours = self.scene.find("image")
-        current = self.session.source.layer or ("" if ours is None else ours.name)
-        self.widget.case.setLayers([layer.name for layer in images], current)
-        return [layer.name for layer in images]
+        shown = self.scene.find("image")
+        self.widget.case.setLayers([layer.name for layer in images], "" if shown is None else shown.name)
+        return images
 
-    def _volume_of_layer(self, name: str) -> tuple[Volume, Source]:
+    def _volume_of_layer(self, name: str) -> tuple[Volume | Callable[[], Volume], Source]:
         layer = self.viewer.layers[name]
-        path = layer.metadata.get("path")
-        return layers.volume_of(layer), Source(path=Path(path) if path else None, layer=name)
+        path = layer.metadata.get("path") if layers.shows_its_file(layer) else None
+        read = layers.reader_of(layer)
+        source = Source(path=Path(path) if path else None, layer=name)
+        return read() if layers.is_in_memory(layer) else read, source
 
     def _toggle_query(self, _: Viewer) -> None:
         is_on = self.session.picking == Pick.QUERY

@@ -21,15 +21,17 @@ if TYPE_CHECKING:
 
     from medssl.volume import Volume
 
-SCRIBBLES = "scribbles"
+IMAGE, SCRIBBLES = "image", "scribbles"
+PROPOSAL_HELP = "follows the scribbles: paint there where it is wrong, or correct a duplicate of this layer"
 _HIT_MM = 6.0
 
 
 class Scene:
     """Shows session values as layers of one viewer.
 
-    It adds layers and changes only those it added. A layer the user removed comes back with the next
-    change of its value.
+    It adds layers and changes only those it added, never a layer of anybody else: not one that shows the
+    scan, nor a copy that the user made of one of ours. A layer the user removed comes back with the next
+    change of its value, the scribbles also with the next tool.
 
     Args:
         viewer: the viewer, or a `ViewerModel`.
@@ -42,6 +44,7 @@ class Scene:
         self.recorder: StrokeRecorder | None = None
         self._shelf = Shelf(viewer)
         self._array: Any = None
+        self._theirs: Layer | None = None
         self._is_listening = False
         events = session.events
         self._links = [
@@ -78,31 +81,40 @@ class Scene:
         self._drop_recorder()
 
     def find(self, role: str) -> Layer | None:
-        """The layer of a role that belongs to the shown volume."""
-        return None if self.session.volume is None else self._shelf.find(role)
+        """Our layer of a role; as "image" also somebody else's layer that shows the scan."""
+        if self.session.volume is None:
+            return None
+        return self._image() if role == IMAGE else self._shelf.find(role)
 
     # -- session -> layers ------------------------------------------------------------------------
 
     def _show_volume(self, volume: Volume | None) -> None:
         self._drop_recorder()
         is_same_scan = volume is not None and volume.array is self._array
-        self._shelf.clear(keep="image" if is_same_scan else "")
-        self._shelf.volume_id = "" if volume is None else volume.id
+        self._shelf.clear(keep=IMAGE if is_same_scan else "")
         self._array = None if volume is None else volume.array
+        if is_same_scan and self._image() is not None:
+            return
+        self._theirs = None
         if volume is None:
             return
         name = self.session.source.layer
-        shown = self.viewer.layers[name] if name and name in self.viewer.layers else self.find("image")
-        is_ours = shown is not None and layers.role_of(shown) == "image"
-        if shown is None or not (is_ours or layers.shows_world(volume.geometry)):
-            # Somebody else's layer with oblique axes cannot be edited in place: a second view, same array.
-            self._shelf.put("image", layers.image_layer(volume, colormap="gray"))
+        layer = self.viewer.layers[name] if name and name in self.viewer.layers else None
+        if layer is not None and (layers.is_placed(layer) or layers.shows_world(volume.geometry)):
+            self._theirs = layer
+        else:  # somebody else's layer with oblique axes cannot be edited in place: it gets a second view
+            self._shelf.put(IMAGE, layers.image_layer(volume, colormap="gray"))
             self.viewer.reset_view()
 
     def _show_window(self, window: tuple[float, float] | None) -> None:
-        layer = self._image()
-        if layer is not None and window is not None:
-            layer.contrast_limits = window
+        volume = self.session.volume
+        if window is None or volume is None or self._image() is None:
+            return
+        if (ours := self._shelf.find(IMAGE)) is not None:
+            ours.contrast_limits = window
+        else:  # the contrast of their layer is theirs: a view of ours with the same array
+            view = layers.image_layer(volume, colormap="gray", contrast_limits=window)
+            self._shelf.put(IMAGE, view)
 
     def _move_to(self, voxel: tuple[int, ...] | None) -> None:
         if voxel is None or self.session.volume is None:
@@ -112,6 +124,7 @@ class Scene:
 
     def _show_prototypes(self, volume: Volume | None) -> None:
         if volume is None:
+            self._shelf.remove("prototypes")
             return
         colours = {n: rgba(cluster_colour(n)) for n in range(1, int(volume.array.max()) + 1)}
         self._shelf.put_labels("prototypes", volume, colours, self.session.prototype_opacity)
@@ -159,10 +172,10 @@ class Scene:
 
     def _show_scribbles(self, volume: Volume | None) -> None:
         self._drop_recorder()
-        if volume is None:
+        if volume is None:  # nothing keeps what would be painted there
+            self._shelf.remove(SCRIBBLES)
             return
-        self._shelf.put_labels(SCRIBBLES, volume, self._class_colours(), 0.85)
-        layer = self.find(SCRIBBLES)
+        layer = self._shelf.put_labels(SCRIBBLES, volume, self._class_colours(), 0.85)
         layer.brush_size = self.session.brush
         layer.selected_label = self.session.active_class
         layer.events.mode.connect(self._on_mode)
@@ -172,13 +185,23 @@ class Scene:
         layer.bind_key("Control-Z", lambda _: self.session.undo.emit(), overwrite=True)
         layer.bind_key("Control-Shift-Z", lambda _: self.session.redo.emit(), overwrite=True)
         self.recorder = StrokeRecorder(layer, self.session.stroke.emit)
+        self._show_tool(self.session.tool)
 
     def _show_proposal(self, volume: Volume | None) -> None:
-        if volume is not None:
-            self._shelf.put_labels("proposal", volume, self._map_colours(), 0.4)
+        if volume is None:
+            self._shelf.remove("proposal")
+            return
+        is_new = self._shelf.find("proposal") is None
+        layer = self._shelf.put_labels("proposal", volume, self._map_colours(), 0.4)
+        if is_new:  # the next stroke would write over what is painted there
+            layer.events.editable.connect(_keep_off)
+            layer.editable = False
+            layer.help = PROPOSAL_HELP
 
     def _show_segmentation(self, volume: Volume | None) -> None:
-        if volume is not None:
+        if volume is None:
+            self._shelf.remove("segmentation")
+        else:
             self._shelf.put_labels("segmentation", volume, self._map_colours(), 0.4)
 
     def _show_detections(self, detections: Detections | None) -> None:
@@ -201,12 +224,16 @@ class Scene:
             layer.selected_label = class_id
 
     def _show_edit(self, edit: Edit) -> None:
-        if self.recorder is not None:
-            self.recorder.show(edit)
+        if (recorder := self._recorder_shown()) is not None:
+            recorder.show(edit)
 
     def _show_tool(self, tool: str) -> None:
+        if self._is_listening:
+            return
+        if tool != "pan_zoom":
+            self._recorder_shown()
         layer = self.find(SCRIBBLES)
-        if layer is None or self._is_listening:
+        if layer is None:
             return
         if tool != "pan_zoom":
             self.session.picking = Pick.NONE
@@ -248,9 +275,15 @@ class Scene:
     # -- small parts ------------------------------------------------------------------------------
 
     def _image(self) -> Layer | None:
-        name = self.session.source.layer
-        ours = self.find("image")
-        return ours if ours is not None or name not in self.viewer.layers else self.viewer.layers[name]
+        """The layer that shows the scan, ours or somebody else's, whatever it is called now."""
+        ours, theirs = self._shelf.find(IMAGE), self._theirs
+        return theirs if ours is None and theirs is not None and theirs in self.viewer.layers else ours
+
+    def _recorder_shown(self) -> StrokeRecorder | None:
+        """The recorder; scribbles whose layer the user removed are shown again."""
+        if self.recorder is None and self.session.scribbles is not None:
+            self._show_scribbles(self.session.scribbles)
+        return self.recorder
 
     def _class_colours(self) -> Colours:
         return {entry.id: rgba(entry.colour) for entry in self.session.classes}
@@ -267,3 +300,9 @@ class Scene:
         if self.recorder is not None:
             self.recorder.close()
             self.recorder = None
+
+
+def _keep_off(event: Any) -> None:
+    """A layer stays closed to painting; napari opens it with every new array and every turn to 2D."""
+    if event.source.editable:
+        event.source.editable = False

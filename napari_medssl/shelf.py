@@ -22,7 +22,9 @@ MAPS = ("prototypes", "proposal", "segmentation")
 
 
 class Shelf:
-    """Adds, updates and removes our layers; anybody else's stay as they are.
+    """Adds, updates and removes our layers, one per role; anybody else's stay as they are.
+
+    A layer is ours because we made it. Its metadata would not tell: napari copies them with the layer.
 
     Args:
         viewer: the viewer, or a `ViewerModel`.
@@ -30,44 +32,45 @@ class Shelf:
 
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
-        self.volume_id = ""
-        self._own: list[Layer] = []
+        self._own: dict[str, Layer] = {}
 
     def find(self, role: str) -> Layer | None:
-        """The layer of a role that belongs to the shown volume."""
-        return layers.find_layer(self.viewer.layers, role, self.volume_id)
+        """Our layer of a role, as long as nobody removed it."""
+        layer = self._own.get(role)
+        return layer if layer is not None and layer in self.viewer.layers else None
 
     def clear(self, keep: str = "") -> None:
-        """Remove our layers, but for those of one role."""
-        for layer in [own for own in self._own if own in self.viewer.layers]:
-            if layers.role_of(layer) != keep or not keep:
-                self.viewer.layers.remove(layer)
-        self._own = [own for own in self._own if own in self.viewer.layers]
+        """Remove our layers, but for the one of a role."""
+        for role in [own for own in self._own if own != keep]:
+            self.remove(role)
 
     def remove(self, role: str) -> None:
         """Remove the layer of a role, if there is one."""
-        if (layer := self.find(role)) is not None:
+        layer = self.find(role)
+        self._own.pop(role, None)
+        if layer is not None:
             self.viewer.layers.remove(layer)
 
-    def put(self, role: str, layer: LayerTuple) -> None:
+    def put(self, role: str, layer: LayerTuple) -> Layer:
         """Add a layer, or give the values to the labels layer of this role; the selection stays."""
         data, options, kind = layer
         old = self.find(role)
         if old is not None and kind == "labels":
             old.data = data
             old.colormap = options["colormap"]
-            return
+            return old
         selected = self.viewer.layers.selection.active
         self.remove(role)
         added = getattr(self.viewer, f"add_{kind}")(data, **options)
-        self._own.append(added)
+        self._own[role] = added
         above = [n for n, other in enumerate(self.viewer.layers) if _rank(other) > _rank(added)]
         if above:
             self.viewer.layers.move(len(self.viewer.layers) - 1, above[0])
         if selected is not None and selected in self.viewer.layers:
             self.viewer.layers.selection.active = selected
+        return added
 
-    def put_labels(self, role: str, volume: Volume, colours: Colours, opacity: float) -> None:
+    def put_labels(self, role: str, volume: Volume, colours: Colours, opacity: float) -> Layer:
         """Show a mask under its role; an old layer keeps the opacity the user gave it.
 
         A map that is new is shown alone among the maps: two on top of each other cannot be read.
@@ -78,7 +81,7 @@ class Shelf:
                 if (layer := self.find(other)) is not None:
                     layer.visible = other == role
         options = {"opacity": opacity if old is None else old.opacity, "colormap": colormap(colours)}
-        self.put(role, layers.labels_layer(volume, f"MedSSL {role}", role, **options))
+        return self.put(role, layers.labels_layer(volume, f"MedSSL {role}", role, **options))
 
 
 def colormap(colours: Colours) -> Any:

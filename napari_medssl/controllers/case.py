@@ -32,7 +32,8 @@ class CaseController(PanelController["CaseWidget"]):
         widget: the panel.
         engine: reads files.
         run: runs the engine's generators.
-        volume_of_layer: gives the volume that a layer of this name shows.
+        volume_of_layer: gives the volume that a layer of this name shows, or what reads it where that takes
+            long.
         report: shows an error to the user.
     """
 
@@ -43,7 +44,7 @@ class CaseController(PanelController["CaseWidget"]):
         engine: Engine,
         run: Run,
         *,
-        volume_of_layer: Callable[[str], tuple[Volume, Source]],
+        volume_of_layer: Callable[[str], tuple[Volume | Callable[[], Volume], Source]],
         report: Callable[[Exception], None],
     ) -> None:
         super().__init__(session, widget, engine, run)
@@ -80,6 +81,13 @@ class CaseController(PanelController["CaseWidget"]):
         except InputError as error:
             self._report(error)
             return
+        if isinstance(volume, Volume):
+            self._take(volume, source)
+            return
+        steps = self._engine.read_layer(volume)
+        self._run(steps, f"Reading {name}", lambda read: self._take(read, source), topic="open")
+
+    def _take(self, volume: Volume, source: Source) -> None:
         self._widget.setSeries((), "")
         self.show(volume, source)
 

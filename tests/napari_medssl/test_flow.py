@@ -10,6 +10,7 @@ import pytest
 
 from medssl.data.phantom import ct_phantom
 from medssl.io import write_volume
+from medssl.jobs.progress import drain
 from medssl.store.project import Project
 from medssl.volume import Geometry, Volume
 from napari_medssl import layers
@@ -203,6 +204,48 @@ def test_the_widget_of_the_manifest_takes_an_open_layer_and_journals_strokes(
         assert layer.data.sum() == 0
     finally:
         plugin.close()
+
+
+def test_a_sample_without_a_file_can_be_labelled_and_trained_on(
+    make_napari_viewer: Any, tmp_path: Path, tiny_weights: dict[int, Path]
+) -> None:
+    plugin = make_plugin(make_napari_viewer, tmp_path / "project", tiny_weights[3])
+    plugin.viewer.open_sample("napari-medssl", "ct-phantom")
+    plugin.labelling._set_automatic(False)
+    scribbles = plugin.scene.find("scribbles")
+    for place, value in (((48, 20, 20), 1), ((48, 60, 60), 2)):
+        scribbles.paint(place, value)
+    order = drain(plugin.engine.order_training(plugin.session.project, {"steps": 4}))
+    (entry,) = Project.open(plugin.session.project).volumes
+    table = Path(order.arguments[order.arguments.index("--data") + 1]).read_text()
+    assert str(plugin.session.project / "volumes" / f"{entry.id}.nii.gz") in table
+    assert order.left_out == ()
+    plugin.close()
+
+
+def test_a_lazy_layer_is_not_computed_before_it_is_chosen(
+    make_napari_viewer: Any, tmp_path: Path, tiny_weights: dict[int, Path]
+) -> None:
+    dask = pytest.importorskip("dask.array")
+    plugin = make_plugin(make_napari_viewer, tmp_path / "project", tiny_weights[3])
+    blocks: list[int] = []
+
+    def block(block_info: Any = None) -> np.ndarray:
+        blocks.append(1)
+        return np.zeros((1, 16, 16), np.uint8)
+
+    lazy = dask.map_blocks(block, chunks=((1,) * 50, (16,), (16,)), dtype=np.uint8)
+    plugin.viewer.add_image(lazy, name="lazy", contrast_limits=(0, 1))
+    assert len(blocks) < 10, "the viewer itself asks for the shown slice"
+    assert plugin.session.volume is None
+    box = plugin.widget.case._layer
+    assert box.findData("lazy") >= 0
+    plugin.widget.case.layerChosen.emit("lazy")
+    assert len(blocks) >= 50
+    assert isinstance(plugin.session.volume.array, np.ndarray)
+    plugin.viewer.layers["lazy"].name = "other name"
+    assert box.currentText() == "other name"
+    plugin.close()
 
 
 @pytest.mark.slow

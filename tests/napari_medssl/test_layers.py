@@ -125,11 +125,33 @@ def test_labels_share_the_array_so_that_strokes_reach_the_volume(volume: Volume)
     assert mask.array[0, 1, 2, 3] == 4
 
 
-def test_find_layer_takes_the_newest_of_a_role(volume: Volume) -> None:
-    mask = volume.with_array(np.zeros(volume.geometry.shape, np.uint8))
-    first, second = (build(layers.labels_layer(mask, name, "proposal")) for name in "ab")
-    image = build(layers.image_layer(volume))
-    assert layers.find_layer([first, second, image], "proposal") is second
-    assert layers.find_layer([first, image], "proposal", "case-1") is first
-    assert layers.find_layer([first, image], "proposal", "other") is None
+def test_voxels_that_are_not_in_memory_are_read_when_asked(volume: Volume) -> None:
+    dask = pytest.importorskip("dask.array")
+    blocks: list[int] = []
+
+    def block(part: np.ndarray) -> np.ndarray:
+        blocks.append(1)
+        return part
+
+    lazy = dask.from_array(volume.array[0], chunks=(1, 40, 36)).map_blocks(block, dtype=np.int16)
+    _, options, _ = layers.image_layer(volume)
+    layer = napari_layers.Image(lazy, contrast_limits=(0, 1), **options)
+    blocks.clear()
+    assert not layers.is_in_memory(layer)
+    assert layers.is_in_memory(napari_layers.Image(volume.array[0]))
+    read = layers.reader_of(layer)
+    assert blocks == []
+    back = read()
+    np.testing.assert_array_equal(back.array, volume.array)
+    assert (back.geometry, back.modality, back.id) == (volume.geometry, "CT", "case-1")
+
+
+def test_a_moved_layer_and_one_channel_of_many_do_not_show_their_file(volume: Volume) -> None:
+    layer = build(layers.image_layer(volume))
+    assert layers.shows_its_file(layer)
+    layer.translate = np.add(layer.translate, (10.0, 0.0, -4.0))
+    assert not layers.shows_its_file(layer)
+    two = Volume(np.concatenate([volume.array] * 2), volume.geometry)
+    assert not layers.shows_its_file(build(layers.image_layer(two)))
+    assert not layers.shows_its_file(napari_layers.Image(np.zeros((2, 2))))
     assert layers.role_of(napari_layers.Image(np.zeros((2, 2)))) == ""

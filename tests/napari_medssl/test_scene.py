@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from napari_medssl.scene import Scene
 from napari_medssl.session import Detections, Hit, Pick, Session, Source
 
 components = pytest.importorskip("napari.components")
+Layer = pytest.importorskip("napari.layers").Layer
 
 CLASSES = (
     LabelClass(id=1, name="Background", colour=(9, 9, 9)),
@@ -110,6 +113,133 @@ def test_an_oblique_foreign_layer_gets_a_view_in_its_own_frame(scene: Scene) -> 
     assert view is not None
     assert view is not theirs
     assert np.shares_memory(view.data, theirs.data)
+
+
+def test_the_contrast_of_a_users_layer_stays(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    theirs = scene.viewer.add_image(volume.array[0], scale=(3, 1, 1), name="theirs", contrast_limits=(1, 2))
+    session.source = Source(layer="theirs")
+    session.volume = layers.volume_of(theirs)
+    assert scene.find("image") is theirs
+    session.window = (-160, 240)
+    view = scene.find("image")
+    assert (list(theirs.contrast_limits), list(view.contrast_limits)) == ([1, 2], [-160, 240])
+    assert np.shares_memory(view.data, theirs.data)
+    session.window = (0, 10)
+    assert scene.find("image") is view
+    assert list(view.contrast_limits) == [0, 10]
+    scene.viewer.layers.remove(view)
+    assert scene.find("image") is theirs
+
+
+def test_a_scan_that_was_opened_elsewhere_gets_a_layer_of_our_own(scene: Scene, volume: Volume) -> None:
+    data, options, _ = layers.image_layer(volume, contrast_limits=(100, 200))  # as File > Open leaves it
+    theirs = scene.viewer.add_image(data, **options)
+    scene.session.volume = volume
+    scene.session.window = (-160, 240)
+    assert scene.find("image") is not theirs
+    assert list(theirs.contrast_limits) == [100, 200]
+
+
+def test_a_renamed_layer_is_still_the_shown_one(scene: Scene, volume: Volume) -> None:
+    session, picked = scene.session, []
+    session.picked.connect(lambda voxel, picking: picked.append(voxel))
+    theirs = scene.viewer.add_image(volume.array[0], scale=(3, 1, 1), name="theirs")
+    session.source = Source(layer="theirs")
+    session.volume = layers.volume_of(theirs)
+    theirs.name = "renamed"
+    session.picking = Pick.QUERY
+    press(scene, (4 * 3, 11, 30))
+    assert picked == [(4, 11, 30)]
+    session.volume = replace(session.volume, modality="CT")  # the same voxels: the same layer
+    assert scene.find("image") is theirs
+    assert len(scene.viewer.layers) == 1
+
+
+def copy_of(scene: Scene, role: str) -> Any:
+    """What napari's Duplicate makes: another layer with the same metadata."""
+    data, state, kind = scene.find(role).as_layer_data_tuple()
+    state["name"] += " copy"
+    return scene.viewer.add_layer(Layer.create(data.copy(), state, kind))
+
+
+def test_a_copy_of_our_layer_is_the_users(scene: Scene, volume: Volume) -> None:
+    session, strokes = scene.session, []
+    session.stroke.connect(strokes.append)
+    session.volume = volume
+    session.scribbles = mask_of(volume)
+    session.proposal = mask_of(volume, 1)
+    ours, proposal = scene.find("scribbles"), scene.find("proposal")
+    copy, corrected = copy_of(scene, "scribbles"), copy_of(scene, "proposal")
+    assert corrected.editable
+    corrected.paint((1, 5, 5), 2)
+    mine = corrected.data.copy()
+    session.proposal = mask_of(volume, 2)
+    np.testing.assert_array_equal(corrected.data, mine)
+    assert int(proposal.data.min()) == 2
+    session.tool = "paint"
+    assert scene.viewer.layers.selection.active is ours
+    ours.paint((2, 10, 10), 1)
+    session.edited.emit(strokes[0].inverse())
+    assert ours.data.sum() == 0
+    copy.paint((2, 10, 10), 1)
+    assert len(strokes) == 1
+    scene.viewer.layers.remove(copy)
+    ours.paint((3, 10, 10), 1)
+    assert len(strokes) == 2
+    session.volume = None
+    assert list(scene.viewer.layers) == [corrected]
+
+
+def test_the_proposal_is_closed_to_painting_and_says_what_to_do(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.volume = volume
+    for value in (1, 2):
+        session.proposal = mask_of(volume, value)
+        layer = scene.find("proposal")
+        layer.mode = "paint"
+        assert (layer.editable, str(layer.mode)) == (False, "pan_zoom")
+    scene.viewer.dims.ndisplay = 3
+    scene.viewer.dims.ndisplay = 2
+    assert not layer.editable
+    assert "paint there where it is wrong" in layer.help
+
+
+def test_scribbles_without_a_place_to_keep_them_are_not_shown(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.volume = volume
+    session.scribbles = session.proposal = mask_of(volume)
+    session.scribbles = session.proposal = None
+    assert roles(scene) == ["image"]
+    assert scene.recorder is None
+
+
+def test_removed_scribbles_come_back_with_the_tool_and_with_an_edit(scene: Scene, volume: Volume) -> None:
+    session, strokes = scene.session, []
+    session.stroke.connect(strokes.append)
+    session.volume = volume
+    session.scribbles = mask_of(volume)
+    scene.find("scribbles").paint((2, 10, 10), 1)
+    scene.viewer.layers.remove(scene.find("scribbles"))
+    session.tool = "paint"
+    layer = scene.find("scribbles")
+    assert (str(layer.mode), int(layer.data[2, 10, 10])) == ("paint", 1)
+    scene.viewer.layers.remove(layer)
+    session.edited.emit(strokes[0].inverse())
+    assert scene.find("scribbles").data.sum() == session.scribbles.array.sum() == 0
+    scene.find("scribbles").paint((2, 10, 10), 1)
+    assert len(strokes) == 2
+
+
+def test_the_tool_stays_for_the_next_scan(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.volume = volume
+    session.scribbles = mask_of(volume)
+    session.tool = "erase"
+    session.scribbles = None
+    session.volume = Volume(volume.array + 1, volume.geometry, id="case-2")
+    session.scribbles = mask_of(volume)
+    assert str(scene.find("scribbles").mode) == "erase"
 
 
 def test_solo_and_opacity(scene: Scene, volume: Volume) -> None:

@@ -66,6 +66,29 @@ def test_taking_a_layer_keeps_its_contrast(made: tuple, session: Session, volume
     assert session.source.layer == "theirs"
 
 
+def test_a_layer_that_is_not_in_memory_is_read_as_a_job(
+    session: Session, engine: Any, runner: Any, volume: Volume
+) -> None:
+    read: list[str] = []
+
+    def reader() -> Volume:
+        read.append(runner.titles[-1])
+        return volume
+
+    controller = CaseController(
+        session,
+        MagicMock(spec=CaseWidget),
+        engine,
+        runner,
+        volume_of_layer=lambda name: (reader, Source(layer=name)),
+        report=runner.errors.append,
+    )
+    controller.take_layer("lazy")
+    assert read == ["Reading lazy"]
+    assert session.volume is volume
+    assert session.source == Source(layer="lazy")
+
+
 def test_a_layer_that_cannot_be_used_is_reported(session: Session, engine: Any, runner: Any) -> None:
     def refuse(name: str) -> tuple[Volume, Source]:
         raise InputError(f"layer {name} has 4 axes")
