@@ -15,9 +15,26 @@ class TrainingConfig(RunConfig):
     steps: int = Field(1000, ge=1, description="optimiser steps")
     batch_size: int = Field(16, ge=1, description="crops per micro-batch, over all processes")
     accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
-    optimizer: Literal["adamw", "sgd", "lamb"] = Field("adamw", description="optimiser")
+    optimizer: Literal["adamw", "sgd", "lamb", "larc"] = Field(
+        "adamw",
+        description="optimiser; larc is sgd whose steps follow the length of each weight (SwAV: 0.6 at a "
+        "batch of 256, weight_decay 1e-6)",
+    )
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    final_lr: float = Field(0.01, ge=0, le=1, description="learning rate at the end, relative to the peak")
+    schedule: Literal["cosine", "poly", "steps"] = Field(
+        "cosine",
+        description="learning rate after the warm-up: half a cosine, the power 0.9 of what is left of the "
+        "run, or lower from each milestone on",
+    )
+    final_lr: float = Field(
+        0.01, ge=0, le=1, description="learning rate at the end, relative to the peak; not of schedule steps"
+    )
+    milestones: tuple[float, ...] = Field(
+        (0.2, 0.4, 0.6, 0.8), description="shares of the run at which schedule steps lowers the learning rate"
+    )
+    step_factor: float = Field(
+        0.5, gt=0, le=1, description="factor of each of them (LVM-Med and Models Genesis: 0.5)"
+    )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a linear warm-up")
     warmup_start: float | None = Field(
         None,
@@ -34,7 +51,10 @@ class TrainingConfig(RunConfig):
         ge=0,
         description="weight decay at the end, reached along half a cosine; by default it stays (SparK: 0.2)",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd, first beta of adamw and lamb")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="momentum of sgd and larc, first beta of adamw and lamb"
+    )
+    nesterov: bool = Field(True, description="Nesterov momentum of sgd (Models Genesis: false)")
     beta2: float = Field(0.99, ge=0, lt=1, description="second beta of adamw and lamb")
     clip: float = Field(3.0, ge=0, description="largest gradient norm; 0 does not clip")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(

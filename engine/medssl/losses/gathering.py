@@ -14,6 +14,11 @@ def world_group() -> dist.ProcessGroup | None:
     return dist.group.WORLD if dist.is_available() and dist.is_initialized() else None
 
 
+def world_size() -> int:
+    """Number of processes."""
+    return 1 if world_group() is None else dist.get_world_size()
+
+
 def gather_rows(x: Tensor) -> Tensor:
     """The rows of all processes, those of the first process first; ``x`` itself with one process.
 
@@ -27,7 +32,7 @@ def gather_rows(x: Tensor) -> Tensor:
     Returns:
         (sum of B, ...).
     """
-    if world_group() is None or dist.get_world_size() == 1:
+    if world_size() == 1:
         return x
     return _Gather.apply(x)  # type: ignore[no-any-return,no-untyped-call]
 
@@ -68,9 +73,8 @@ def mean_over_world(values: Tensor, weights: Tensor) -> Tensor:
     """
     weights = weights.detach().to(values.dtype)
     total = total_over_world(weights.sum())
-    share = 1 if world_group() is None else dist.get_world_size()
     weighted = (values.masked_fill(weights == 0, 0) * weights).sum()
-    return share * weighted / torch.where(total > 0, total, torch.ones_like(total))
+    return world_size() * weighted / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def total_over_world(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from medssl.config.lvm_med import LvmMedConfig
 from medssl.errors import InputError
+from medssl.losses.gathering import mean_over_world, world_size
 from medssl.losses.graph_matching import edge_affinity, graph_match, hamming
 from medssl.losses.local_affinity import local_affinity
 from medssl.losses.matching import solve_qap
@@ -32,6 +33,7 @@ class LvmMedViews:
         boxes: where each lies in its source.
         extent: (G N, n) what a source measures along each axis: mm, or 1 for fractions.
         modality: (G, N).
+        volume: (G, N) volume that each image was cut from.
         nodes: N.
         noise: seed of everything that is drawn behind the encoder.
     """
@@ -40,6 +42,7 @@ class LvmMedViews:
     boxes: tuple[CropBoxes, CropBoxes]
     extent: Tensor
     modality: Tensor
+    volume: Tensor
     nodes: int
     noise: int
 
@@ -88,20 +91,26 @@ class LvmMed(nn.Module):
         """Graphs of the batch and two views of every image; all randomness from ``generator``.
 
         Raises:
-            InputError: fewer than two images.
+            InputError: fewer than two images, or a process with less than whole graphs.
         """
-        if len(batch.image) < 2:
+        count = len(batch.image)
+        if count < 2:
             raise InputError("lvm-med matches images with each other: --batch-size must be at least 2")
-        nodes = min(self.config.nodes, len(batch.image))
+        nodes = min(self.config.nodes, count)
+        if (world := world_size()) > 1 and count % self.config.nodes:
+            raise InputError(
+                f"lvm-med: each of the {world} processes has {count} images, graphs take "
+                f"{self.config.nodes}; make --batch-size a multiple of {world * self.config.nodes}, or set "
+                f"nodes to {count}"
+            )
         order = spread(batch.index, nodes, generator)
         x = batch.image[order]
         pair = self.pairs(x, generator)
         extent = batch.spacing[order] * torch.tensor(x.shape[2:]).to(batch.spacing)
         if not self.in_mm:
             extent = torch.ones_like(extent)
-        return LvmMedViews(
-            pair.images, pair.boxes, extent, batch.modality[order].view(-1, nodes), nodes, seed(generator)
-        )
+        modality, volume = (of[order].view(-1, nodes) for of in (batch.modality, batch.index))
+        return LvmMedViews(pair.images, pair.boxes, extent, modality, volume, nodes, seed(generator))
 
     def forward(self, views: LvmMedViews, step: int) -> Losses:
         """Mean over the graphs of twice the number of wrongly matched images."""
@@ -134,8 +143,9 @@ class LvmMed(nn.Module):
                 starts=config.solver_starts,
                 shortcut=config.shortcut,
             )
-            loss = hamming(matching).mean()
-        return Losses(loss, self._metrics(vertex.detach(), matching.detach(), zs.detach(), views))
+            target, right = best_reached(matching.detach(), views.volume)
+            loss = mean_over_world(hamming(matching, target), right.new_ones(len(right)))
+        return Losses(loss, self._metrics(vertex.detach(), right, zs.detach(), views))
 
     def _local(self, maps: tuple[Tensor, Tensor], views: LvmMedViews, generator: torch.Generator) -> Tensor:
         """Local affinities (G, N, N) of some cells of both maps (G N, C, *F)."""
@@ -159,9 +169,8 @@ class LvmMed(nn.Module):
             return affinity
         return affinity + local_affinity(cells[1], cells[0], places[1], places[0], gamma).mT
 
-    def _metrics(self, vertex: Tensor, matching: Tensor, z: Tensor, views: LvmMedViews) -> dict[str, Tensor]:
+    def _metrics(self, vertex: Tensor, right: Tensor, z: Tensor, views: LvmMedViews) -> dict[str, Tensor]:
         nodes, device = views.nodes, vertex.device
-        right = matching.diagonal(dim1=1, dim2=2)  # (G, N)
         none = torch.zeros(2, 0, dtype=torch.long, device=device)
         calm = solve_qap(vertex, vertex.new_zeros(len(vertex), 0, 0), none, none, "lap")
         spread_ = F.normalize(z, dim=-1).flatten(0, 1).std(dim=0).mean() * z.shape[-1] ** 0.5
@@ -175,6 +184,24 @@ class LvmMed(nn.Module):
             if bool(own.any()):
                 metrics[f"match_accuracy/modality_{number}"] = right[own].mean()
         return metrics
+
+
+def best_reached(matching: Tensor, volume: Tensor) -> tuple[Tensor, Tensor]:
+    """The true matching; where an image went to another image of its volume, what was found is right.
+
+    Two images of one volume may nearly be the same, and no loss should tell them apart.
+
+    Args:
+        matching: (G, N, N) 0/1.
+        volume: (G, N).
+
+    Returns:
+        Target (G, N, N) for `hamming`, and (G, N) 1 where an image went to its volume, else 0.
+    """
+    alike = volume[:, :, None] == volume[:, None, :]
+    right = (matching * alike).sum(dim=2)
+    truth = torch.eye(matching.shape[-1], device=matching.device).expand_as(matching)
+    return torch.where(right[..., None] > 0, matching, truth), right
 
 
 def spread(index: Tensor, nodes: int, generator: torch.Generator) -> Tensor:

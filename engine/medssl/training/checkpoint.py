@@ -134,13 +134,25 @@ class Keeper:
         checkpoint = load_checkpoint(self._run)
         if checkpoint is not None:
             self._saved = restore(checkpoint, self._trainable, self._optimizer)
+            if scaler := checkpoint["extra"].get("precision"):
+                self._fabric.strategy.precision.load_state_dict(scaler)
         return self._saved
 
     def save(self, step: int) -> None:
-        """Write the checkpoint after ``step`` finished steps."""
+        """Write the checkpoint after ``step`` finished steps.
+
+        Raises:
+            InputError: a weight is no finite number; the checkpoint before stays.
+        """
         if self._run is None or step == self._saved:
             return
+        if not all(bool(p.isfinite().all()) for p in self._trainable.parameters()):
+            raise InputError(
+                f"{self._run.folder}: after step {step} weights are no finite numbers; the last good "
+                "checkpoint stays. Lower training.lr, or bound gradients with training.clip"
+            )
         if self._fabric.is_global_zero:
-            save_checkpoint(self._run, step, self._trainable, self._optimizer)
+            extra = {"precision": self._fabric.strategy.precision.state_dict()}  # the scale of 16-mixed
+            save_checkpoint(self._run, step, self._trainable, self._optimizer, extra)
             self._run.prune(self._keep)
         self._saved = step

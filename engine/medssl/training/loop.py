@@ -27,7 +27,7 @@ from medssl.training.optim import (
     set_weight_decay,
     weight_decay,
 )
-from medssl.training.recompute import recompute_stages
+from medssl.training.recompute import recompute
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -95,7 +95,7 @@ def fit(
     if (plan := getattr(trainable, "plan", None)) is not None:
         plan(config.steps)
     if config.recompute:
-        recompute_stages(cast("nn.Module", cast("nn.Module", trainable.backbone).encoder))
+        recompute(trainable)
     if config.sync_norms and fabric.world_size > 1:
         synchronise_norms(trainable)
     inner = cast("nn.Module", torch.compile(trainable)) if config.compile else trainable

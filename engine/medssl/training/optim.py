@@ -12,6 +12,9 @@ from torch.optim import AdamW, Optimizer
 
 from medssl.config.training import TrainingConfig
 
+_POWER = 0.9
+"""Of the schedule poly (nnU-Net)."""
+
 
 def parameter_groups(
     module: nn.Module,
@@ -30,15 +33,14 @@ def parameter_groups(
         scale: factor on the learning rate by parameter name (layer-wise decay); 1 where None.
         apart: parameters by name that share no group with the others, whatever their scale; none where None.
     """
-    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
+    groups: dict[tuple[bool, float, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        plain = parameter.ndim <= 1 or "prototypes" in name.split(".")
+        decays = parameter.ndim > 1 and "prototypes" not in name.split(".")
         factor, is_apart = 1.0 if scale is None else scale(name), apart is not None and apart(name)
-        key = (0.0 if plain else weight_decay, factor, is_apart)
-        group = groups.setdefault(key, {"params": [], "weight_decay": key[0], "lr_scale": key[1]})
-        group["params"].append(parameter)
+        own = {"weight_decay": weight_decay if decays else 0.0, "decays": decays, "lr_scale": factor}
+        groups.setdefault((decays, factor, is_apart), {"params": [], **own})["params"].append(parameter)
     return list(groups.values())
 
 
@@ -52,27 +54,33 @@ def build_optimizer(
     groups = parameter_groups(module, config.weight_decay, scale, apart)
     betas = (config.momentum, config.beta2)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+        nesterov = config.nesterov and config.momentum > 0
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
+    if config.optimizer == "larc":
+        return Larc(groups, lr=config.lr, momentum=config.momentum)
     if config.optimizer == "lamb":
         return Lamb(groups, lr=config.lr, betas=betas)
     return AdamW(groups, lr=config.lr, betas=betas)
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then half a cosine down to ``final_lr`` times the peak.
+    """Linear warm-up, then down along the schedule; cosine and poly end at ``final_lr`` times the peak.
 
     Args:
         step: 0 for the first update.
-        config: steps, lr, warmup, warmup_start, final_lr.
+        config: steps, lr, schedule, warmup, warmup_start, final_lr, milestones, step_factor.
     """
     warmup = round(config.warmup * config.steps)
     if step < warmup and config.warmup_start is not None:
         return config.lr * (config.warmup_start + (1 - config.warmup_start) * step / warmup)
     if step < warmup:
         return config.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, config.steps - warmup - 1)
-    cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
-    return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
+    if config.schedule == "steps":
+        passed = sum(step >= round(share * config.steps) for share in config.milestones)
+        return config.lr * config.step_factor**passed
+    progress = min(1.0, (step - warmup) / max(1, config.steps - warmup - 1))
+    left = (1 - progress) ** _POWER if config.schedule == "poly" else (1 + math.cos(math.pi * progress)) / 2
+    return config.lr * (config.final_lr + (1 - config.final_lr) * left)
 
 
 def weight_decay(step: int, config: TrainingConfig) -> float:
@@ -90,7 +98,7 @@ def weight_decay(step: int, config: TrainingConfig) -> float:
 def set_weight_decay(optimizer: Optimizer, value: float) -> None:
     """Give every group that decays this decay."""
     for group in optimizer.param_groups:
-        if group["weight_decay"] > 0:
+        if group.get("decays", group["weight_decay"] > 0):
             group["weight_decay"] = value
 
 
@@ -155,4 +163,53 @@ class Lamb(Optimizer):
                     usable = (weight_norm > 0) & (update_norm > 0)
                     ratio = torch.where(usable, weight_norm / update_norm.clamp_min(1e-12), ratio)
                 parameter.sub_(update * ratio * group["lr"])
+        return loss
+
+
+class Larc(torch.optim.SGD):
+    """Momentum SGD in which the learning rate of every tensor follows its length.
+
+    g <- (g + decay * w) * trust * |w| / (|g| + decay * |w|), then w <- w - lr * momentum(g); as it is where
+    |w| or |g| is 0. The form without clipping, that of SwAV.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        momentum: plain, not Nesterov's.
+        trust: trust coefficient.
+
+    You, Gitman, Ginsburg, "Large batch training of convolutional networks", 2017, equation 6.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.9,
+        trust: float = 1e-3,
+    ) -> None:
+        super().__init__(params, lr=lr, momentum=momentum)
+        self.trust = trust
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        decays = [group["weight_decay"] for group in self.param_groups]
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["weight_decay"] = 0.0  # it is in the gradient
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                weight_norm, gradient_norm = parameter.norm(), parameter.grad.norm()
+                usable = (weight_norm > 0) & (gradient_norm > 0)
+                rate = self.trust * weight_norm / (gradient_norm + decay * weight_norm).clamp_min(1e-12)
+                adapted = (parameter.grad + decay * parameter) * rate
+                parameter.grad.copy_(torch.where(usable, adapted, parameter.grad))
+        super().step()
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
         return loss

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from medssl.errors import InputError
+
+
+def recompute(trainable: nn.Module) -> None:
+    """Recompute the stages of the encoder, and as a whole every recorded graph that runs its layers.
+
+    A graph (SparK's sparse encoder) never calls the stages. What it saves then is the activations of the
+    encoder while those of the decoder are held.
+
+    Args:
+        trainable: with ``backbone.encoder``; changed in place.
+
+    Raises:
+        InputError: the encoder has no stages.
+    """
+    encoder = cast("nn.Module", cast("nn.Module", trainable.backbone).encoder)
+    recompute_stages(encoder)
+    for part in trainable.modules():
+        if isinstance(part, fx.GraphModule):
+            _recompute(part)
 
 
 def recompute_stages(encoder: nn.Module) -> int:

@@ -29,6 +29,31 @@ def test_every_volume_of_a_family_is_reached() -> None:
     assert np.bincount(rows, minlength=5).min() > 40
 
 
+def test_volumes_of_a_family_differ_while_they_last() -> None:
+    families = np.array([0] * 3 + [1] * 40)
+    sampler = FamilySampler(families, 16)
+    for step in range(50):
+        rows = sampler.draw(step).rows
+        times = np.bincount(rows, minlength=43)
+        assert sorted(times[:3]) == [2, 3, 3]  # eight out of three
+        assert times[3:].max() == 1
+
+
+def test_samples_of_a_family_come_together() -> None:
+    families = np.arange(200) % 21
+    sampler = FamilySampler(families, 16, together=2)
+    seen = np.zeros(21)
+    for step in range(200):
+        rows = sampler.draw(step).rows
+        counts = np.bincount(families[rows], minlength=21)
+        assert set(counts) == {0, 2}
+        assert len(np.unique(rows)) == 16
+        seen += counts
+    assert seen.min() > 0.8 * seen.mean()
+    rest = np.bincount(families[FamilySampler(families, 7, together=3).draw(0).rows])
+    assert sorted(rest[rest > 0]) == [1, 3, 3]
+
+
 def test_a_draw_depends_on_seed_and_step_only() -> None:
     families = np.arange(50) % 7
     first, second = FamilySampler(families, 8, seed=3), FamilySampler(families, 8, seed=3)

@@ -9,7 +9,7 @@ from medssl.config.augmentation import IntensityConfig
 from medssl.config.lvm_med import LvmMedConfig
 from medssl.errors import InputError
 from medssl.methods import METHODS
-from medssl.methods.lvm_med import spread
+from medssl.methods.lvm_med import best_reached, spread
 from medssl.nets.backbone import Backbone
 from medssl.nets.encoders import ResidualEncoder
 from medssl.protocols import Batch
@@ -170,6 +170,29 @@ def test_samples_of_one_volume_go_to_different_graphs():
         seen.add(tuple(order.tolist()))
     assert len(seen) > 10
     assert len(spread(index, 5, torch.Generator())) == 10
+
+
+def test_images_of_one_volume_may_stand_for_each_other(spatial_dims):
+    """Two copies of an image cannot be told apart: to swap them costs nothing."""
+    swapped = torch.eye(4)[[1, 0, 3, 2]][None]
+    target, right = best_reached(swapped, torch.tensor([[7, 7, 2, 3]]))
+    torch.testing.assert_close(target, torch.eye(4)[[1, 0, 2, 3]][None])
+    assert right.tolist() == [[1, 1, 0, 0]]
+    method, data = make(spatial_dims).eval(), batch(spatial_dims)
+    image = data.image.clone()
+    image[1] = image[0]
+    copies = replace(data, image=image, index=torch.tensor([0, 0, 2, 3, 4, 5]))
+    for number in range(6):
+        losses = method(same_views(drawn(method, copies, number)), 0)
+        assert losses.total == 0
+        assert losses.metrics["match_accuracy"] == 1
+
+
+def test_processes_need_whole_graphs(spatial_dims, monkeypatch):
+    monkeypatch.setattr("medssl.methods.lvm_med.world_size", lambda: 2)
+    drawn(make(spatial_dims), batch(spatial_dims, 12))
+    with pytest.raises(InputError, match=r"each of the 2 processes has 8 images.*a multiple of 12"):
+        drawn(make(spatial_dims), batch(spatial_dims, 8))
 
 
 def test_accuracy_is_reported_per_modality(spatial_dims):

@@ -51,6 +51,7 @@ SETTINGS = {
         "groups": 2,
         "decoder_channels": [4, 4, 4, 4],
     },
+    "lvm-med": {"nodes": 4, "neighbours": 2, "dim": 6, "size": 16, "gumbel_scale": 0.0, "cells": 8},
     "models-genesis": {"windows": 20},
     "spark": {"cell": 8, "width": 64, "ratio": 0.5},
     "mae": {"cell": 8, "width": 64, "ratio": 0.5},
@@ -58,10 +59,10 @@ SETTINGS = {
 
 
 def share(value, count):
-    '''The part of this process of everything whose first axis is the batch.'''
+    '''The part of this process of everything whose first axis is the batch, or its graphs of 4.'''
     if isinstance(value, torch.Tensor):
         value = value.double() if value.is_floating_point() else value  # rounding would hide mistakes
-        return value.chunk(world)[rank] if value.ndim and len(value) == count else value
+        return value.chunk(world)[rank] if value.ndim and len(value) in (count, count // 4) else value
     if is_dataclass(value):
         return replace(value, **{f.name: share(getattr(value, f.name), count) for f in fields(value)})
     if isinstance(value, (list, tuple)):
@@ -85,6 +86,8 @@ def result(name, n):
     synchronise_norms(method.train().double())
     if name == "hssl":  # its classification is single precision by design, the class weights with it
         method.task_share, method.group_share = method.task_share.float(), method.group_share.float()
+    if name == "lvm-med":  # graphs are single precision by design
+        method.messages.float()
     count = 8
     image = torch.rand(count, 1, *(16,) * n, generator=torch.Generator().manual_seed(1))
     number = torch.arange(count)
@@ -127,6 +130,7 @@ METHODS = (
     "hybrid",
     "mixture",
     "hssl",
+    "lvm-med",
     "models-genesis",
     "spark",
     "mae",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from medssl.errors import InputError
 from medssl.jobs.progress import drain
 from medssl.protocols import Losses
 from medssl.store.runs import Run
-from medssl.training.checkpoint import load_checkpoint
+from medssl.training.checkpoint import Keeper, load_checkpoint
 from medssl.training.loop import fit
+from medssl.training.optim import build_optimizer
 
 CONFIG = TrainingConfig(steps=7, batch_size=4, checkpoint_every=3, log_every=2, lr=0.01)
 
@@ -25,7 +27,7 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize(
     ("spatial_dims", "optimizer", "accumulate"),
-    [(2, "adamw", 1), (3, "adamw", 1), (3, "sgd", 2), (2, "lamb", 1)],
+    [(2, "adamw", 1), (3, "adamw", 1), (3, "sgd", 2), (2, "lamb", 1), (2, "larc", 1)],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, toy, toy_data, fabric, *, spatial_dims: int, optimizer: str, accumulate: int
@@ -148,6 +150,26 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(
     assert all(torch.isfinite(tensor).all() for tensor in values["model"].values())
 
 
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, toy, toy_data, fabric) -> None:
+    """Unbounded gradients are not watched: a finite loss may come with one that is not."""
+    trainable = toy()
+    good = trainable.forward
+
+    def bad_gradient_at_five(views, step):
+        losses = good(views, step)
+        loss = losses.total
+        if step == 5:  # 0 * the derivative of a root at 0
+            loss = loss + (trainable.head.bias.sum() * 0).sqrt()
+        return Losses(loss, losses.metrics)
+
+    trainable.forward = bad_gradient_at_five
+    config = CONFIG.model_copy(update={"clip": 0.0, "steps": 6})
+    run = Run.create(tmp_path / "run", config)
+    with pytest.raises(InputError, match="after step 6 weights are no finite numbers"):
+        drain(fit(trainable, toy_data(), config, fabric=fabric, run=run))
+    assert [path.name for path in run.checkpoints()] == ["step-00000003.pt"]
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory"), OSError(28, "full")])
 def test_what_ends_a_step_leaves_the_last_checkpoint_and_the_run_goes_on(
     tmp_path: Path, toy, toy_data, fabric, error: Exception
@@ -174,3 +196,26 @@ def test_early_stop_and_events(tmp_path: Path, toy, toy_data, fabric) -> None:
     assert [event["step"] for event in run.events()] == [2, 3, 4, 5]
     assert run.events()[0]["total"] == 7
     assert run.events()[-1]["metrics"]["loss"] == result.metrics["loss"]
+
+
+def test_the_scale_of_half_precision_goes_on(tmp_path: Path, toy, toy_data, fabric, monkeypatch) -> None:
+    class Scaled:
+        scale = 65536.0
+
+        def state_dict(self):
+            return {"scale": self.scale}
+
+        def load_state_dict(self, state):
+            self.scale = state["scale"]
+
+    kept, fresh = Scaled(), Scaled()
+    kept.scale = 8192.0
+    run = Run.create(tmp_path / "run", CONFIG)
+    trainable = toy()
+    optimizer = build_optimizer(trainable, CONFIG)
+    strategy = SimpleNamespace(precision=kept)
+    watcher = SimpleNamespace(is_global_zero=True, strategy=strategy)
+    Keeper(watcher, run, trainable, optimizer, 1).save(3)
+    strategy.precision = fresh
+    assert Keeper(watcher, run, trainable, optimizer, 1).resume() == 3
+    assert fresh.scale == 8192.0

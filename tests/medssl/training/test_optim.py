@@ -8,6 +8,7 @@ import torch
 from medssl.config.training import TrainingConfig
 from medssl.training.optim import (
     Lamb,
+    Larc,
     build_optimizer,
     learning_rate,
     parameter_groups,
@@ -110,3 +111,39 @@ def test_weight_decay_moves_where_there_is_any(toy) -> None:
     assert sorted(before) == [0.0, 0.04]
     assert sorted(after) == [0.0, 0.1]
     assert weight_decay(7, TrainingConfig(steps=10, weight_decay=0.3)) == 0.3
+    # from 0 too
+    optimizer = build_optimizer(toy(), TrainingConfig(weight_decay=0, final_weight_decay=0.2))
+    set_weight_decay(optimizer, 0.2)
+    assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.2]
+
+
+def test_steps_halve_the_rate_at_the_milestones() -> None:
+    """LVM-Med, C.4: halved at 20, 40, 60 and 80 %; Models Genesis: halved every 40 epochs."""
+    config = TrainingConfig(steps=100, lr=1.0, warmup=0, schedule="steps")
+    rates = [learning_rate(step, config) for step in (0, 19, 20, 40, 60, 79, 80, 99)]
+    assert rates == [1, 1, 0.5, 0.25, 0.125, 0.125, 0.0625, 0.0625]
+    poly = TrainingConfig(steps=101, lr=1.0, warmup=0, schedule="poly", final_lr=0)
+    assert learning_rate(50, poly) == pytest.approx(0.5**0.9)
+    assert learning_rate(100, poly) == 0
+
+
+def test_nesterov_is_a_choice(toy) -> None:
+    for nesterov in (True, False):
+        optimizer = build_optimizer(toy(), TrainingConfig(optimizer="sgd", nesterov=nesterov))
+        assert optimizer.defaults["nesterov"] is nesterov
+
+
+def test_larc_by_hand() -> None:
+    """Two steps of momentum SGD along a gradient of length trust * |w|; a weight of 0 moves as in SGD."""
+    weight, zero = torch.nn.Parameter(torch.tensor([[3.0, 4.0]])), torch.nn.Parameter(torch.zeros(1, 2))
+    optimizer = Larc([{"params": [weight, zero], "weight_decay": 0.1}], lr=2.0, momentum=0.5)
+    expected, velocity = weight.detach().clone(), torch.zeros(1, 2)
+    for _ in range(2):
+        weight.grad, zero.grad = torch.tensor([[0.0, 2.0]]), torch.tensor([[0.5, 0.0]])
+        adapted = (weight.grad + 0.1 * expected) * 1e-3 * expected.norm() / (2.0 + 0.1 * expected.norm())
+        velocity = 0.5 * velocity + adapted
+        expected = expected - 2.0 * velocity
+        optimizer.step()
+    torch.testing.assert_close(weight.data, expected)
+    assert zero.data[0, 0] == pytest.approx(-2.0 * (0.5 + 0.25), rel=0.01)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1
