@@ -129,12 +129,12 @@ _NO_PROJECTION = (
 
 
 def _open_data(data: Path, source: Source, scratch: Path) -> Steps[Cache]:
-    """The prepared cache; scans that are not prepared are brought into ``scratch``."""
+    """The prepared cache or list of caches; scans that are not prepared are brought into ``scratch``."""
     from medssl.config.prepare import CacheConfig
-    from medssl.data.cache import Cache, is_cache
+    from medssl.data.shards import is_prepared, open_cache
 
-    if is_cache(data):
-        return Cache.open(data)
+    if is_prepared(data):
+        return open_cache(data)
     from medssl.data.preparation import prepare_cache
     from medssl.data.table import TRAINING_SPLITS, read_data
 
@@ -143,7 +143,7 @@ def _open_data(data: Path, source: Source, scratch: Path) -> Steps[Cache]:
     summary = yield from prepare_cache(rows, scratch / "cache", settings)
     for image, reason in summary.failures:
         yield Progress(1, 3, "preparing", message=f"left out {image}: {reason}")
-    return Cache.open(scratch / "cache")
+    return open_cache(scratch / "cache")
 
 
 def _entry(record: WeightsRecord) -> dict[str, Any]:

@@ -64,7 +64,8 @@ class FinetuneConfig(CommandConfig):
         "(Ghesu et al. 2022); 0: none",
     )
     unlabelled: Path | None = Field(
-        None, description="scans for the hybrid objective: prepared cache, data table (CSV) or folder"
+        None,
+        description="scans for the hybrid objective: prepared cache, list of caches, data table or folder",
     )
     hybrid_method: str = Field("swav", description="self-supervised method of the hybrid objective")
     hybrid_settings: dict[str, Any] = Field(

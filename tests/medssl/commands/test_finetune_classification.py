@@ -167,6 +167,11 @@ def test_unlabelled_scans_join_in(tmp_path, tiny_weights):
     last = [progress.metrics for progress in said if "self_supervised" in progress.metrics][-1]
     assert np.isfinite(last["self_supervised"])
     assert any(name.startswith("ssl_cells") for name in last)
+    (tmp_path / "all.caches").write_text("run/cache\n")
+    listed = settings(
+        data, tmp_path / "listed", tiny_weights[2], **{**changes, "unlabelled": tmp_path / "all.caches"}
+    )
+    assert drain(finetune.run(listed)).scores == result.scores
     for bad, match in (({"unlabelled": None}, "go together"), ({"mode": "probe"}, "learns no encoder")):
         with pytest.raises(ValidationError, match=match):
             settings(data, tmp_path / "x", tiny_weights[2], **{**changes, **bad})

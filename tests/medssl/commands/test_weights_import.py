@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from medssl.commands import weights
+from medssl.config.prepare import CacheConfig
 from medssl.config.weights import FORMATS, WeightsConfig
+from medssl.data.preparation import prepare_cache
+from medssl.data.table import read_data
 from medssl.errors import InputError
 from medssl.inference.embed import embed_volume
 from medssl.inference.load import load_encoder
@@ -111,6 +114,14 @@ def test_with_scans_the_projection_is_fitted_and_embedding_works(
         imported(checkpoint, data=scans, out=tmp_path / "again").weights[0]["sha256"]
         == resolve(tmp_path / "out").sha256
     )
+
+
+def test_a_list_of_caches_is_opened_as_prepared_scans(scans: Path, tmp_path: Path) -> None:
+    drain(prepare_cache(read_data(scans), tmp_path / "part", CacheConfig(), workers=1))
+    (tmp_path / "all.caches").write_text("part\n")
+    cache = drain(weights._open_data(tmp_path / "all.caches", SOURCES["swav"], tmp_path / "scratch"))
+    assert len(cache) == len(read_data(scans))
+    assert not (tmp_path / "scratch").exists()
 
 
 def test_pretraining_may_start_from_imported_weights(checkpoint: Path) -> None:

@@ -49,20 +49,19 @@ def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any
 
 
 def _cache(start: Start) -> Steps[Cache]:
-    """The prepared cache; scans that are not prepared yet are brought into the run folder."""
-    from medssl.data.cache import Cache, is_cache
+    """The prepared cache or list of caches; other scans are brought into the run folder."""
     from medssl.data.preparation import prepare_cache
+    from medssl.data.shards import is_prepared, open_cache
     from medssl.data.table import TRAINING_SPLITS, read_data
 
     path, folder = start.config.unlabelled, start.folder.folder / "cache"
     if path is None:
         raise ValueError("there are no unlabelled scans")
-    if is_cache(path):
-        return Cache.open(path)
-    if not is_cache(folder):
-        low, high = start.spacing_range
-        rows = read_data(path, TRAINING_SPLITS)
-        summary = yield from prepare_cache(rows, folder, CacheConfig(spacing_range=(low, high)))
-        for image, reason in summary.failures:
-            yield Progress(0, None, "preparing", message=f"left out {image}: {reason}")
-    return Cache.open(folder)
+    if is_prepared(path):
+        return open_cache(path)
+    rows = read_data(path, TRAINING_SPLITS)
+    # a resumed run reads what is new, or what it was killed before
+    summary = yield from prepare_cache(rows, folder, CacheConfig(spacing_range=start.spacing_range))
+    for image, reason in summary.failures:
+        yield Progress(0, None, "preparing", message=f"left out {image}: {reason}")
+    return open_cache(folder)
