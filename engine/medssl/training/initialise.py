@@ -56,5 +56,43 @@ def initialise(backbone: nn.Module, weights: str) -> str:
     )
 
 
+def describe_start(network: nn.Module, weights: str) -> str:
+    """What a network that is about to be fine-tuned has of ``weights``, and what of it is new.
+
+    Args:
+        network: encoder, maybe a decoder, and the layers of a task; a tensor counts where name, shape and
+            values are those of the file.
+        weights: registry name, run folder or file.
+
+    Returns:
+        One line: matched and missing tensors by part, those of another shape, new parts, and what of the file
+        is not used.
+    """
+    given = load_file(resolve(weights).path)
+    state = {key: value for key, value in network.state_dict().items() if "num_batches" not in key}
+    parts: dict[str, list[str]] = {}
+    for key in state:
+        parts.setdefault(_part(key), []).append(key)
+    same = {key for key, value in state.items() if key in given and torch.equal(given[key], value.cpu())}
+    other = [key for key in state if key in given and given[key].shape != state[key].shape]
+    taken, new = [], []
+    for part, keys in parts.items():
+        matched = sum(key in same for key in keys)
+        if matched:
+            taken.append(f"{part} {matched} of {len(keys)} tensors matched, {len(keys) - matched} missing")
+        else:
+            new.append(f"{part} ({len(keys)} tensors)")
+    idle = sorted({_part(key) for key in given} - {_part(key) for key in same})
+    return (
+        f"{weights}: {'; '.join(taken) or 'no tensor matched'}; {len(other)} reshaped{_first(other)}; "
+        f"new: {', '.join(new) or 'nothing'}" + (f"; not used: {', '.join(idle)}" if idle else "")
+    )
+
+
+def _part(key: str) -> str:
+    """The part of a network that a tensor belongs to."""
+    return key.removeprefix("backbone.").split(".")[0]
+
+
 def _first(keys: list[str]) -> str:
     return f" ({keys[0]}{', ...' if len(keys) > 1 else ''})" if keys else ""

@@ -22,6 +22,7 @@ from medssl.store.runs import Run
 from medssl.store.weights import resolve
 from medssl.volume import Geometry, Volume
 
+_SPLITS = (("t", "train"), ("u", "train"), ("v", "val"))
 SMALL = {"decoder_channels": (4, 6, 8, 8), "crop": 32, "intensity": False, "rotation": 0, "scaling": 1}
 
 
@@ -78,9 +79,9 @@ def settings(data: Path, out: Path, weights: object, **changes: object) -> Finet
 def test_the_whole_road(tmp_path, tiny_weights, spatial_dims):
     data = cohort(tmp_path, spatial_dims)
     said: list[Progress] = []
-    out = tmp_path / "run"
+    out, weights = tmp_path / "run", tiny_weights[spatial_dims]
     result = drain(
-        finetune.run(settings(data, out, tiny_weights[spatial_dims], classes={1: "block", 9: "liver"})),
+        finetune.run(settings(data, out, weights, classes={1: "block", 9: "liver"})),
         said.append,
     )
     assert result.use in ("network", "probe")
@@ -90,6 +91,10 @@ def test_the_whole_road(tmp_path, tiny_weights, spatial_dims):
     assert result.to_json() == json.loads((out / "result.json").read_text())
     assert any("held_out_dice" in progress.metrics for progress in said)
     assert any(progress.message == "no label yet, left out: liver" for progress in said)
+    count = sum("backbone.encoder." in key and "num_batches" not in key for key in load_file(weights))
+    (line,) = [progress.message for progress in said if progress.message.startswith(f"{weights}: ")]
+    assert f"encoder {count} of {count} tensors matched, 0 missing; 0 reshaped; new: decoder (" in line
+    assert "segmentation (2 tensors), linear (3 tensors); not used: " in line
     assert not list(out.glob("scratch-*")), "no voxels stay in the run folder"
     task = resolve(out).metadata["task"]
     assert task["classes"] == [{"value": 0, "name": "background"}, {"value": 1, "name": "block"}]
@@ -213,5 +218,25 @@ def test_bad_input_is_one_line(tmp_path, tiny_weights):
     write_volume(Volume(mask.array, geometry), tmp_path / "far.mha")
     refused("another grid", config([("t.mha", "far.mha", "train"), held], "f"))
 
-    refused("holds a run already|not a run folder", config([train, held], "a"))
+    assert not list(tmp_path.glob("?")), "what was refused leaves its place to the corrected command"
+    Run.create(tmp_path / "a", config([train, held], "a"))
+    refused("holds a run already", config([train, held], "a"))
     refused("2 dimensions, the model 3", settings(table(tmp_path, [train]), tmp_path / "h", tiny_weights[3]))
+
+
+@pytest.mark.parametrize("wrong", ["init", "label", "mask"])
+def test_a_refused_command_leaves_the_place_to_the_corrected_one(tmp_path, tiny_weights, wrong):
+    rows = [(*case(tmp_path, name, 2, seed=seed), split) for seed, (name, split) in enumerate(_SPLITS)]
+    (image, label, split), rest = rows[0], rows[1:]
+    config = settings(table(tmp_path, rows), tmp_path / "run", tiny_weights[2], mode="probe")
+    if wrong == "label":
+        table(tmp_path, [(image, "", split), *rest])
+    elif wrong == "mask":
+        mask = read_volume(tmp_path / label)
+        small = Geometry.from_arrays(tuple(n - 1 for n in mask.geometry.shape), mask.geometry.spacing)
+        write_volume(Volume(mask.array[:, 1:, 1:], small), tmp_path / "small.mha")
+        table(tmp_path, [(image, "small.mha", split), *rest])
+    refused("", config.model_copy(update={"init": "nowhere"}) if wrong == "init" else config)
+    assert not config.out.exists()
+    table(tmp_path, rows)
+    assert drain(finetune.run(config)).use == "probe"

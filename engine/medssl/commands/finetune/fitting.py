@@ -58,9 +58,13 @@ def fit_task(
     """
     from medssl.training.early_stop import EarlyStop
     from medssl.training.fabric import build_fabric
+    from medssl.training.initialise import describe_start
     from medssl.training.loop import fit
 
     config, folder, loop = start.config, start.folder, start.config.loop()
+    is_new = not folder.checkpoints()  # a resumed run may have been killed before its first one
+    if is_new and start.loaded is not None:
+        yield Progress(0, loop.steps, "starting", message=describe_start(task.network, config.init))
     task, loader = yield from with_unlabelled(start, task, loader)
     yield Progress(0, loop.steps, "starting", message="loading Lightning Fabric")
     fabric = build_fabric(config.device, loop.precision)
@@ -68,7 +72,7 @@ def fit_task(
     early = EarlyStop(
         folder.folder, task.network, score, every=min(config.interval, loop.steps), patience=config.patience
     )
-    if not folder.checkpoints():  # a resumed run may have been killed before its first one
+    if is_new:
         early.judge(0)  # the probe it starts from may be the best there is
     thaw = _thaw(start, task, optimizer)
 
