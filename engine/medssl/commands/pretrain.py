@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import ValidationError
 
 from medssl.config.hssl import HsslConfig
-from medssl.config.pretrain import PretrainConfig
+from medssl.config.pretrain import PretrainConfig, SamplingConfig
 from medssl.config.run import RunConfig, explain
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.runs import Run
+from medssl.store.weights import resolve
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
     from torch import nn
 
     from medssl.commands.workspace import Workspace
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from medssl.methods import MethodEntry
     from medssl.nets.backbone import Backbone
 
+_LEAST_CROP = 64
 _CALIBRATION_BATCHES = 16
 _PROJECTION_CROPS = 96
 _PROJECTION_EDGE = {2: 256, 3: 80}
@@ -71,20 +74,13 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
         config: method, data, run folder; with ``resume`` the run goes on from its last checkpoint.
         workspace: not needed by this command.
     """
-    import torch
-
-    from medssl.data.dataset import CropDataset, Loader
-    from medssl.data.sampler import FamilySampler
-    from medssl.nets.backbone import Backbone
-    from medssl.nets.encoders import build_encoder
     from medssl.training.fabric import build_fabric
-    from medssl.training.first_step import blame_settings
-    from medssl.training.initialise import initialise
-    from medssl.training.loop import fit
-    from medssl.training.optim import build_optimizer
 
     entry, settings = _method(config)
-    loop, sampling = config.loop(), config.sampling
+    config = config.model_copy(update={"sampling": wanted_sampling(config.sampling, settings)})
+    if config.init is not None and config.resume is None:
+        resolve(config.init)  # refused before scans are prepared
+    loop = config.loop()
     yield Progress(0, loop.steps, "starting", message="loading Lightning Fabric")
     fabric = build_fabric(config.device, loop.precision, partial=config.generated > 0)
     if loop.batch_size % fabric.world_size:
@@ -92,12 +88,31 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
             f"--batch-size {loop.batch_size}: take a multiple of the {fabric.world_size} processes"
         )
     folder = _run_folder(config, settings, str(fabric.device), fabric.is_global_zero)
+    with folder.until_begun():
+        return (yield from _train(config, entry, settings, fabric, folder))
+
+
+def _train(
+    config: PretrainConfig, entry: MethodEntry, settings: RunConfig, fabric: Fabric, folder: Run
+) -> Steps[PretrainResult]:
+    import torch
+
+    from medssl.data.dataset import CropDataset, Loader
+    from medssl.data.sampler import FamilySampler
+    from medssl.nets.backbone import Backbone
+    from medssl.nets.encoders import build_encoder
+    from medssl.training.first_step import blame_settings
+    from medssl.training.initialise import initialise
+    from medssl.training.loop import fit
+    from medssl.training.optim import build_optimizer
+
+    loop, sampling = config.loop(), config.sampling
     cache = yield from _open_data(config, folder, fabric.is_global_zero)
     fabric.barrier()
     dataset = CropDataset(
         cache if cache is not None else _cache_of(folder),
         config.dims,
-        (sampling.crop,) * config.dims,
+        (sampling.crop or _LEAST_CROP,) * config.dims,
         splits=sampling.splits,
         zoom=sampling.zoom,
         foreground=sampling.foreground,
@@ -105,10 +120,11 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
         labels=config.hybrid.dense_weight > 0,
     )
     sampler = FamilySampler(
-        dataset.families(sampling.family),
+        dataset.families(sampling.family or "group"),
         loop.batch_size,
         seed=config.seed,
         balance=sampling.balance,
+        together=sampling.together or 1,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
@@ -141,6 +157,20 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
         _export(config, method, loader, weights if fabric.is_global_zero else None, result.step)
         fabric.barrier()
     return PretrainResult(folder.folder, result.step, result.stopped, result.metrics, weights)
+
+
+def wanted_sampling(sampling: SamplingConfig, settings: RunConfig) -> SamplingConfig:
+    """The settings with what the method wants where they leave it open; see their descriptions."""
+    hssl = settings if isinstance(settings, HsslConfig) else None
+    views = getattr(settings, "views", settings)
+    size = getattr(views, "global_size", None) or getattr(views, "size", None) or 0
+    wanted = {
+        "crop": max(_LEAST_CROP, size),
+        "family": "group" if hssl is None else "task",
+        "together": 2 if hssl is not None and hssl.negatives == "same_task" else 1,
+    }
+    left_open = {name: value for name, value in wanted.items() if getattr(sampling, name) is None}
+    return sampling.model_copy(update=left_open)
 
 
 def _method(config: PretrainConfig) -> tuple[MethodEntry, RunConfig]:
@@ -265,7 +295,7 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path |
     count = -(-_PROJECTION_CROPS // config.loop().batch_size)
     plain = (batch.to(device) for batch in islice(wide.batches(0), count))
     calibrate_projection(dense, backbone.encoder, plain, seed=config.seed)
-    family = config.sampling.family
+    family = config.sampling.family or "group"
     metadata = {
         "method": config.method,
         "encoder": {"name": config.encoder, **backbone.encoder.config},

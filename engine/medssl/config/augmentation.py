@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from medssl.config.run import RunConfig
@@ -21,8 +23,13 @@ class IntensityConfig(RunConfig):
         0.3, ge=0, description="sd of the log gain of each band (method notes: 0.2 to 0.4)"
     )
     energy_sigmas: tuple[float, ...] = Field(
-        (1.0, 2.0, 4.0), description="Gaussian widths of the bands, voxels"
+        (1.0, 2.0, 4.0), description="Gaussian widths of the bands (method notes: 1 to 16 mm)"
     )
+    energy_unit: Literal["voxel", "mm"] = Field(
+        "voxel", description="unit of these widths: voxels of the view, or mm"
+    )
+    window_p: float = Field(0.0, ge=0, le=1, description="probability of another window (CT)")
+    window_jitter: float = Field(0.1, ge=0, lt=0.5, description="its ends move by up to this much")
     tone_p: float = Field(
         0.0, ge=0, le=1, description="probability of a random tone curve (contrast is replaced)"
     )

@@ -12,6 +12,12 @@ from medssl.config.two_views import TwoViewsConfig
 from medssl.errors import InputError
 
 
+class HsslViewsConfig(TwoViewsConfig):
+    """The two crops of HSSL."""
+
+    rotation: float = Field(15.0, ge=0, le=180, description="largest random rotation of a crop, degrees")
+
+
 class HsslConfig(RunConfig):
     """HSSL (Zheng et al., MICCAI 2021): contrast within, classification between the domains of a collection.
 
@@ -26,8 +32,9 @@ class HsslConfig(RunConfig):
     )
     attach: tuple[str, ...] = Field(
         (),
-        description="maps that get losses: encN level N of the encoder, finest first; decN the decoded map "
-        "of stride 2^N; default: the bottleneck, in stage joint also first and last but one of the decoder",
+        description="maps that get losses: encN level N of the encoder, finest first; decN the decoded map N levels "
+        "above the finest one (of stride 2^N in the residual family); default: the bottleneck, in stage "
+        "joint also first and last but one of the decoder",
     )
     attach_weights: tuple[float, ...] = Field(
         (), description="weight of each of these maps; default 1 (late ones hold little beside texture)"
@@ -54,8 +61,7 @@ class HsslConfig(RunConfig):
     decoder_channels: tuple[int, ...] = Field(
         (12, 24, 48, 64), description="channels of the decoder, full resolution first (as in fine-tuning)"
     )
-    views: TwoViewsConfig = Field(TwoViewsConfig(), description="the two crops (2D: 192)")
-    rotation: float = Field(15.0, ge=0, le=180, description="largest random rotation of a crop, degrees")
+    views: HsslViewsConfig = Field(HsslViewsConfig(), description="the two crops (2D: 192)")
     tasks: int | None = Field(None, ge=1, description="number of tasks; taken from the data")
     groups: int | None = Field(None, ge=1, description="number of groups; taken from the data")
     group_of: tuple[int, ...] = Field((), description="group of each task; taken from the data")

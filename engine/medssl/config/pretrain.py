@@ -18,8 +18,11 @@ from medssl.config.training import TrainingConfig
 class SamplingConfig(RunConfig):
     """Which crops a training step sees."""
 
-    crop: int = Field(
-        64, ge=8, description="edge of a source crop in voxels; methods cut their views out of it"
+    crop: int | None = Field(
+        None,
+        ge=8,
+        description="edge of a source crop in voxels; methods cut their views out of it; by default that of "
+        "the largest view, so that views are not magnified beyond what they leave out, at least 64",
     )
     zoom: tuple[float, float] = Field(
         (0.8, 1.25), description="smallest and largest factor on the box that is read and resized to the crop"
@@ -27,8 +30,16 @@ class SamplingConfig(RunConfig):
     splits: tuple[str, ...] = Field(
         ("train", "unlabelled", ""), description="splits of the data table that are trained on"
     )
-    family: Literal["group", "task", "modality", "subject"] = Field(
-        "group", description="column of the data table whose values are drawn equally often"
+    family: Literal["group", "task", "modality", "subject"] | None = Field(
+        None,
+        description="column of the data table whose values are drawn equally often; by default task for hssl,"
+        " else group",
+    )
+    together: int | None = Field(
+        None,
+        ge=1,
+        description="samples of one family drawn at a time; by default 2 for hssl with negatives same_task, "
+        "which needs another image of the task, else 1",
     )
     balance: float = Field(
         1.0,

@@ -50,6 +50,9 @@ class SwavConfig(RunConfig):
     global_scale: Range = Field((0.25, 1.0), description="volume fraction of a global crop (2D: 0.14 to 1)")
     local_scale: Range = Field((0.05, 0.25), description="volume fraction of a local crop (2D: 0.05 to 0.14)")
     aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a crop")
+    rotation: float = Field(
+        0.0, ge=0, le=180, description="largest random rotation of a crop, degrees (method notes: 10 to 20)"
+    )
     turn_p: float = Field(
         1.0,
         ge=0,

@@ -16,6 +16,7 @@ class TwoViewsConfig(RunConfig):
         (0.25, 1.0), description="volume fraction of a crop (SimCLR 0.08 to 1, MoCo v2 0.2 to 1, in 2D)"
     )
     aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a crop")
+    rotation: float = Field(0.0, ge=0, le=180, description="largest random rotation of a crop, degrees")
     turn_p: float = Field(
         1.0,
         ge=0,

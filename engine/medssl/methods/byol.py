@@ -42,6 +42,7 @@ class Byol(nn.Module):
             settings.intensity.model_dump(),
             scale=settings.scale,
             aspect=settings.aspect,
+            angle=settings.rotation,
             turn_p=settings.turn_p,
         )
         self._steps: int | None = None
@@ -52,7 +53,7 @@ class Byol(nn.Module):
 
     def views(self, batch: Batch, generator: torch.Generator) -> ViewPair:
         """Two crops of a batch of source patches (B, C, *S); all randomness from ``generator``."""
-        return self.crops(batch.image, generator)
+        return self.crops(batch.image, generator, batch.spacing)
 
     def forward(self, views: ViewPair, step: int) -> Losses:
         """Both directions of equation 2, with collapse alarms as metrics."""

@@ -91,7 +91,7 @@ class Hssl(nn.Module):
             settings.intensity.model_dump(),
             scale=settings.scale,
             aspect=settings.aspect,
-            angle=config.rotation,
+            angle=settings.rotation,
             turn_p=settings.turn_p,
         )
         self.register_buffer("task_share", torch.full((tasks,), 1 / tasks))
@@ -102,7 +102,7 @@ class Hssl(nn.Module):
         """Two crops of a batch of source patches (B, C, *S); all randomness from ``generator``."""
         none = torch.zeros_like(batch.index)
         targets = batch.targets or {}
-        pair = self.crops(batch.image, generator)
+        pair = self.crops(batch.image, generator, batch.spacing)
         return HsslViews(pair, batch.index, targets.get("task", none), targets.get("group", none))
 
     def forward(self, views: HsslViews, step: int) -> Losses:

@@ -16,9 +16,8 @@ from medssl.nets.dense import DenseFeatures, resize
 from medssl.protocols import Batch, Encoder, Losses, Trainable
 from medssl.transforms.correspondence import turned
 from medssl.transforms.crops import crop
-from medssl.transforms.energy import EnergyBands
 from medssl.transforms.multicrop import MultiCrop
-from medssl.transforms.random_intensity import RandomIntensity
+from medssl.transforms.view_intensity import ViewIntensity
 
 
 @dataclass(frozen=True)
@@ -83,10 +82,7 @@ class Hybrid(nn.Module):
         self.crops = MultiCrop(
             size, size, global_count=1, local_count=0, global_scale=config.scale, aspect=config.aspect
         )
-        settings = config.intensity.model_dump()
-        self.energy = EnergyBands(settings.pop("energy_sigmas"))
-        self.energy_p, self.energy_sd = settings.pop("energy_p"), settings.pop("energy_sd")
-        self.intensity = RandomIntensity(**settings)
+        self.intensity = ViewIntensity.of(config.intensity.model_dump())
         self._steps: int | None = None
 
     def plan(self, steps: int) -> None:
@@ -111,8 +107,8 @@ class Hybrid(nn.Module):
         (drawn,) = self.crops.draw(len(x), tuple(x.shape[2:]), generator)
         box = turned(drawn, generator, self.config.turn_p)
         (image,) = crop(x, [box], self.crops.global_size)
-        image = self.energy.augment(image, generator, self.energy_sd, p=self.energy_p)
-        image = self.intensity(image.clamp(0, 1), generator)
+        length = batch.spacing * torch.tensor(x.shape[2:]).to(batch.spacing)
+        image = self.intensity(image, generator, box.voxel(length, image.shape[2:]))
         classes = label = None
         if self.class_head is not None and batch.targets is not None:
             classes = batch.targets["class"]

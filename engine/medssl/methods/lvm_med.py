@@ -83,6 +83,7 @@ class LvmMed(nn.Module):
             config.intensity.model_dump(),
             scale=config.scale,
             aspect=config.aspect,
+            angle=config.rotation,
             turn_p=config.turn_p,
         )
         self.in_mm = config.coordinates == "mm" or (config.coordinates == "auto" and n == 3)
@@ -105,7 +106,7 @@ class LvmMed(nn.Module):
             )
         order = spread(batch.index, nodes, generator)
         x = batch.image[order]
-        pair = self.pairs(x, generator)
+        pair = self.pairs(x, generator, batch.spacing[order])
         extent = batch.spacing[order] * torch.tensor(x.shape[2:]).to(batch.spacing)
         if not self.in_mm:
             extent = torch.ones_like(extent)

@@ -56,6 +56,7 @@ class Moco(nn.Module):
             settings.intensity.model_dump(),
             scale=settings.scale,
             aspect=settings.aspect,
+            angle=settings.rotation,
             turn_p=settings.turn_p,
         )
         self._steps: int | None = None
@@ -71,7 +72,7 @@ class Moco(nn.Module):
 
     def views(self, batch: Batch, generator: torch.Generator) -> MocoViews:
         """Query and key crops of source patches (B, C, *S); all randomness from ``generator``."""
-        pair = self.crops(batch.image, generator)
+        pair = self.crops(batch.image, generator, batch.spacing)
         order = torch.randperm(len(batch.image), generator=generator, device=generator.device)
         return MocoViews(pair, order.to(batch.image.device))
 

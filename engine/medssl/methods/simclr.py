@@ -49,12 +49,13 @@ class Simclr(nn.Module):
             settings.intensity.model_dump(),
             scale=settings.scale,
             aspect=settings.aspect,
+            angle=settings.rotation,
             turn_p=settings.turn_p,
         )
 
     def views(self, batch: Batch, generator: torch.Generator) -> SimclrViews:
         """Two crops of a batch of source patches (B, C, *S); all randomness from ``generator``."""
-        return SimclrViews(self.crops(batch.image, generator), batch.index)
+        return SimclrViews(self.crops(batch.image, generator, batch.spacing), batch.index)
 
     def forward(self, views: SimclrViews, step: int) -> Losses:
         """NT-Xent, with collapse alarms as metrics."""

@@ -16,10 +16,9 @@ from medssl.nets.dense import DenseFeatures
 from medssl.protocols import Batch, Encoder, Losses
 from medssl.transforms.correspondence import sample_levels, shared_places, turned
 from medssl.transforms.crops import CropBoxes, crop
-from medssl.transforms.energy import EnergyBands
 from medssl.transforms.multicrop import MultiCrop
-from medssl.transforms.random_intensity import RandomIntensity
 from medssl.transforms.synthesis import random_label_maps, render
+from medssl.transforms.view_intensity import ViewIntensity
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,9 @@ class Swav(nn.Module):
             global_scale=config.global_scale,
             local_scale=config.local_scale,
             aspect=config.aspect,
+            angle=config.rotation,
         )
-        settings = config.intensity.model_dump()
-        self.energy = EnergyBands(settings.pop("energy_sigmas"))
-        self.energy_p, self.energy_sd = settings.pop("energy_p"), settings.pop("energy_sd")
-        self.intensity = RandomIntensity(**settings)
+        self.intensity = ViewIntensity.of(config.intensity.model_dump())
 
     def views(self, batch: Batch, generator: torch.Generator) -> SwavViews:
         """Crops of a batch of source patches (B, C, *S); all randomness from ``generator``."""
@@ -91,7 +88,11 @@ class Swav(nn.Module):
             size, local = self.multicrop.global_size, self.multicrop.local_size
             crops = [*crop(first, boxes[:1], size), *crop(second, boxes[1:2], size)]
             crops += crop(first, boxes[2:], local) if len(boxes) > 2 else []
-        crops = [self._augmented(view, generator) for view in crops]
+        length = batch.spacing * torch.tensor(first.shape[2:]).to(batch.spacing)
+        crops = [
+            self.intensity(view, generator, box.voxel(length, view.shape[2:]))
+            for view, box in zip(crops, boxes, strict=True)
+        ]
         if self.cells is None:
             return SwavViews(crops, boxes, modality, None, None)
         places, seen = shared_places(first, boxes[0], boxes[1], self.config.cells_per_crop, generator)
@@ -157,10 +158,6 @@ class Swav(nn.Module):
         # The last samples give way: samplers draw families in random order.
         first, second = (torch.cat([x[:-count], image]) for image in rendered)
         return first, second, torch.cat([modality[:-count], modality.new_full((count,), self.generated)])
-
-    def _augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        x = self.energy.augment(x, generator, self.energy_sd, p=self.energy_p)
-        return self.intensity(x.clamp(0, 1), generator)
 
 
 def build(config: SwavConfig, backbone: Backbone, modalities: int) -> Swav:

@@ -16,10 +16,9 @@ from medssl.nets.heads import ProjectionHead
 from medssl.protocols import Batch, Encoder, Losses
 from medssl.transforms.correspondence import random_places, sample_levels, turned
 from medssl.transforms.crops import CropBoxes, crop
-from medssl.transforms.energy import EnergyBands
 from medssl.transforms.multicrop import MultiCrop
-from medssl.transforms.random_intensity import RandomIntensity
 from medssl.transforms.synthesis import random_label_maps, render
+from medssl.transforms.view_intensity import ViewIntensity
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,7 @@ class Synthesis(nn.Module):
         self.multicrop = MultiCrop(
             size, size, local_count=0, global_scale=config.global_scale, aspect=config.aspect
         )
-        settings = config.intensity.model_dump()
-        self.energy = EnergyBands(settings.pop("energy_sigmas"))
-        self.energy_p, self.energy_sd = settings.pop("energy_p"), settings.pop("energy_sd")
-        self.intensity = RandomIntensity(**settings)
+        self.intensity = ViewIntensity.of(config.intensity.model_dump())
 
     def views(self, batch: Batch, generator: torch.Generator) -> SynthesisViews:
         """Volumes in the number, size and channels of the batch (B, C, *S)."""
@@ -75,12 +71,12 @@ class Synthesis(nn.Module):
             turned(box, generator, self.config.turn_p)
             for box in self.multicrop.draw(count, tuple(shape), generator)
         ]
+        length = batch.spacing * torch.tensor(shape).to(batch.spacing)
         crops = []
         for box in boxes:
             image = render(labels, generator).expand(-1, channels, *shape)
             (view,) = crop(image.to(batch.image), [box], self.multicrop.global_size)
-            view = self.energy.augment(view, generator, self.energy_sd, p=self.energy_p)
-            crops.append(self.intensity(view.clamp(0, 1), generator))
+            crops.append(self.intensity(view, generator, box.voxel(length, view.shape[2:])))
         places, seen = random_places(boxes[0], boxes[1], self.config.cells_per_crop, generator)
         at = torch.where(seen, _labels_at(labels, places.to(labels.device)), -1)
         device = batch.image.device

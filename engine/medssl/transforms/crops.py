@@ -39,6 +39,16 @@ class CropBoxes:
         extent: Tensor = self.axes.abs().sum(dim=2)
         return extent
 
+    def voxel(self, source: Tensor, size: Sequence[int]) -> Tensor:
+        """What a voxel of a crop measures along each axis of the crop, (B, n), in the unit of ``source``.
+
+        Args:
+            source: (B, n) length of the source image along each of its axes.
+            size: (n,) of the crop.
+        """
+        lengths: Tensor = (self.axes * source.to(self.axes)[:, :, None]).norm(dim=1)
+        return lengths / torch.tensor(size).to(lengths)
+
     def relative(self, points: Tensor) -> Tensor:
         """Where image coordinates (B, P, n) lie in the boxes: 0 is a box's first border, 1 its last."""
         offset = (points - self.centre[:, None]).mT

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from medssl.transforms.correspondence import turned
 from medssl.transforms.crops import CropBoxes
-from medssl.transforms.energy import EnergyBands
 from medssl.transforms.multicrop import MultiCrop
-from medssl.transforms.random_intensity import RandomIntensity
+from medssl.transforms.view_intensity import ViewIntensity
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,12 @@ class ViewPairs:
 
     Args:
         crops: size, scale, stretch and rotation; two global crops, no local ones.
-        intensity: window, tone, gamma, bias, linear, blur, noise.
-        energy: bands whose energies are rescaled first.
-        energy_p: probability of that.
-        energy_sd: standard deviation of the log gain of a band.
+        intensity: energy bands, window, tone, gamma, bias, linear, blur, noise.
         turn_p: probability that a crop is flipped and turned.
     """
 
     crops: MultiCrop
-    intensity: RandomIntensity
-    energy: EnergyBands
-    energy_p: float = 0.0
-    energy_sd: float = 0.3
+    intensity: ViewIntensity
     turn_p: float = 1.0
 
     @classmethod
@@ -70,20 +63,22 @@ class ViewPairs:
             angle: largest rotation, degrees.
             turn_p: probability of flips and quarter turns.
         """
-        settings = dict(intensity)
-        energy = EnergyBands(settings.pop("energy_sigmas"))
-        energy_p, energy_sd = settings.pop("energy_p"), settings.pop("energy_sd")
         crops = MultiCrop(size, size, local_count=0, global_scale=scale, aspect=aspect, angle=angle)
-        return cls(crops, RandomIntensity(**settings), energy, energy_p, energy_sd, turn_p)
+        return cls(crops, ViewIntensity.of(intensity), turn_p)
 
-    def __call__(self, x: Tensor, generator: torch.Generator) -> ViewPair:
-        """(B, C, *S) in [0, 1] -> two views; all randomness from ``generator``."""
+    def __call__(self, x: Tensor, generator: torch.Generator, spacing: Tensor) -> ViewPair:
+        """Two views; all randomness from ``generator``.
+
+        Args:
+            x: (B, C, *S) in [0, 1].
+            generator: source of all randomness.
+            spacing: (B, n) mm per voxel of ``x``.
+        """
         drawn = self.crops.draw(len(x), tuple(x.shape[2:]), generator)
         first, second = (turned(box, generator, self.turn_p) for box in drawn)
-        one, two = self.crops.apply(x, [first, second]).images
-        return ViewPair((self._augmented(one, generator), self._augmented(two, generator)), (first, second))
-
-    def _augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        if self.energy_p:
-            x = self.energy.augment(x, generator, self.energy_sd, p=self.energy_p)
-        return self.intensity(x.clamp(0, 1), generator)
+        length = spacing * torch.tensor(x.shape[2:]).to(spacing)
+        one, two = (
+            self.intensity(view, generator, box.voxel(length, view.shape[2:]))
+            for view, box in zip(self.crops.apply(x, [first, second]).images, (first, second), strict=True)
+        )
+        return ViewPair((one, two), (first, second))

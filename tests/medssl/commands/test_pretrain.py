@@ -13,7 +13,12 @@ import pytest
 import torch
 
 from medssl.commands import pretrain
-from medssl.config.pretrain import PretrainConfig
+from medssl.commands.pretrain import wanted_sampling
+from medssl.config.hssl import HsslConfig
+from medssl.config.pretrain import PretrainConfig, SamplingConfig
+from medssl.config.simclr import SimclrConfig
+from medssl.config.spark import SparkConfig
+from medssl.config.swav import SwavConfig
 from medssl.errors import InputError
 from medssl.inference.load import load_encoder
 from medssl.io import read_volume, write_volume
@@ -150,6 +155,35 @@ def test_bad_input_is_refused_in_one_line(pretrain_config, changes: dict[str, ob
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"data": Path("absent")},
+        {"init": "no-such-weights"},
+        {"hybrid": {"dense_weight": 1.0}},
+        {"sampling": {"splits": ("test",)}},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_refused_command_leaves_the_place_to_the_corrected_one(
+    pretrain_config, wrong: dict[str, object]
+) -> None:
+    config = pretrain_config(**wrong)
+    with pytest.raises(InputError):
+        drain(pretrain.run(config))
+    assert not config.out.exists()
+    assert drain(pretrain.run(pretrain_config())).step == 4
+
+
+def test_a_run_interrupted_while_it_prepares_can_be_resumed(pretrain_config) -> None:
+    config = pretrain_config()
+    steps = pretrain.run(config)
+    while next(steps).phase != "preparing":
+        pass
+    steps.close()
+    assert drain(pretrain.run(config.model_copy(update={"resume": config.out}))).step == 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["kill", "interrupt"])
 def test_a_killed_or_interrupted_run_goes_on_as_if_nothing_had_been(
@@ -257,3 +291,17 @@ def test_norms_of_an_encoder_that_saw_parts_are_measured_on_whole_images(
     for name, value in loaded.encoder.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, encoder.state_dict()[name])
+
+
+def test_what_a_run_leaves_open_is_what_its_method_needs() -> None:
+    """Views are not magnified, and where only images of one task repel each other, there are two of each."""
+    left_open = SamplingConfig()
+    swav = wanted_sampling(left_open, SwavConfig(global_size=96))
+    assert (swav.crop, swav.family, swav.together) == (96, "group", 1)
+    assert wanted_sampling(left_open, SimclrConfig.model_validate({"views": {"size": 128}})).crop == 128
+    assert wanted_sampling(left_open, SparkConfig()).crop == 64
+    hssl = wanted_sampling(left_open, HsslConfig(negatives="same_task"))
+    assert (hssl.family, hssl.together) == ("task", 2)
+    assert wanted_sampling(left_open, HsslConfig()).together == 1
+    chosen = SamplingConfig(crop=48, family="group", together=1)
+    assert wanted_sampling(chosen, HsslConfig(negatives="same_task")) == chosen
