@@ -32,9 +32,9 @@ class HsslConfig(RunConfig):
     )
     attach: tuple[str, ...] = Field(
         (),
-        description="maps that get losses: encN level N of the encoder, finest first; decN the decoded map N levels "
-        "above the finest one (of stride 2^N in the residual family); default: the bottleneck, in stage "
-        "joint also first and last but one of the decoder",
+        description="maps that get losses: encN level N of the encoder, finest first; decN the decoded map N "
+        "levels above the finest one (of stride 2^N in the residual family); default: the bottleneck, in "
+        "stage joint also first and last but one of the decoder",
     )
     attach_weights: tuple[float, ...] = Field(
         (), description="weight of each of these maps; default 1 (late ones hold little beside texture)"

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
+from medssl.losses.assignment import assign
+
 _MOST_STEPS = 20
 _NO_GAIN = 1e-5  # relative to the objective; it is added up in single precision
-
-
-def assign(affinity: Tensor) -> Tensor:
-    """Best first-order assignment: (*B, N, N) on the CPU -> (*B, N)."""
-    nodes = affinity.shape[-1]
-    cost = -affinity.reshape(-1, nodes, nodes).double().numpy()
-    best = np.empty(cost.shape[:2], np.int64)
-    for row, one in zip(best, cost, strict=True):
-        row[:] = linear_sum_assignment(one)[1]
-    return torch.from_numpy(best).reshape(affinity.shape[:-1])
 
 
 def pairwise_table(edge: Tensor, s: Tensor, t: Tensor, nodes: int) -> Tensor:

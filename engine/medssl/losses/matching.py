@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medssl.losses.fixed_point import Search, assign, pairwise_table
+from medssl.losses.assignment import assign
+from medssl.losses.fixed_point import Search, pairwise_table
 
 QapMethod = Literal["ipfp", "brute", "lap"]
 
