@@ -12,7 +12,7 @@ from medssl.errors import InputError
 from medssl.inference.embed import VolumeSource
 from medssl.inference.load import LoadedEncoder
 from medssl.nets.backbone import Backbone
-from medssl.nets.dense import DenseFeatures
+from medssl.nets.dense import DENSE_CHANNELS, DenseFeatures
 from medssl.nets.encoders import ENCODERS, AnyEncoder, build_encoder, restore_encoder
 from medssl.volume import Volume
 from medssl.volume.working_grid import SPACING_RANGE
@@ -40,15 +40,25 @@ def random_encoder(size: str, spatial_dims: int) -> LoadedEncoder:
     """
     if size not in ENCODERS:
         raise InputError(f"--encoder {RANDOM_PREFIX}{size}: no such size; choose from {', '.join(ENCODERS)}")
-    encoder = build_encoder(size, spatial_dims)
+    return _untrained(build_encoder(size, spatial_dims), f"{RANDOM_PREFIX}{size}")
+
+
+def random_like(encoder: LoadedEncoder) -> LoadedEncoder:
+    """The architecture of ``encoder`` without its weights and without the spacing they are made for."""
+    bare = restore_encoder(encoder.encoder.config)
+    name = f"{RANDOM_PREFIX}{encoder.name}"
+    return _untrained(bare, name, encoder.features.out_channels).to(encoder.device)
+
+
+def _untrained(encoder: AnyEncoder, name: str, channels: int = DENSE_CHANNELS) -> LoadedEncoder:
     return LoadedEncoder(
         Backbone(encoder),
-        DenseFeatures(encoder.levels),
+        DenseFeatures(encoder.levels, channels),
         head=None,
         prototypes=None,
         metadata={"method": "random", "preprocessing": {"spacing_range": list(SPACING_RANGE)}},
-        signature=f"{RANDOM_PREFIX}{size}",
-        name=f"{RANDOM_PREFIX}{size}",
+        signature=name,
+        name=name,
     )
 
 

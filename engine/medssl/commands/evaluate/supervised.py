@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.commands.evaluate.assay import Assay, read_assay
-from medssl.commands.evaluate.random_weights import random_encoder, random_twin
+from medssl.commands.evaluate.random_weights import random_encoder, random_like, random_twin
 from medssl.commands.evaluate.robust import robustness, search_robustness
 from medssl.commands.evaluate.trial import Start, Trial, TrialStore, train_steps
 from medssl.commands.workspace import Workspace
@@ -69,8 +69,7 @@ def measure(config: EvaluateConfig, workspace: Workspace) -> Steps[Results]:
         )
     yield Progress(0, None, "loading", message=f"loading {', '.join(config.encoder)}")
     starts = read_starts(config, workspace)
-    encoder = starts[0].encoder
-    dims = None if not any(start.is_pretrained for start in starts) else encoder.spatial_dims
+    dims = None if not any(start.is_pretrained for start in starts) else starts[0].encoder.spatial_dims
     fractions = config.fractions if config.protocol == "label-fraction" else config.fractions[-1:]
     total = len(config.data) * len(starts) * config.seeds * len(fractions)
     cells: list[Cell] = []
@@ -81,28 +80,58 @@ def measure(config: EvaluateConfig, workspace: Workspace) -> Steps[Results]:
             prefix="scratch-", dir=folder, ignore_cleanup_errors=True  # Windows keeps mapped files
         ) as scratch:  # fmt: skip
             yield Progress(len(cells), total, config.protocol, message=f"reading {table.name}")
-            assay = read_assay(config, table, encoder.spacing_range, dims, Path(scratch))
+            assays = read_assays(config, table, starts, dims, Path(scratch))
+            assay = next(iter(assays.values()))
             if dims is None:
                 starts = [without_weights(config.size, assay.spatial_dims)]
+            notes = [f"{assay.subjects} to train on, {assay.held_subjects} held out", *assay.notes]
             data[assay.name] = {
                 "sha256": assay.checksum,
                 "subjects": assay.subjects + assay.held_subjects,
-                "notes": [f"{assay.subjects} to train on, {assay.held_subjects} held out", *assay.notes],
+                "notes": [*notes, *said_grids(starts)],
             }
-            bench = Bench(config, table, assay, folder)
+            benches = {grid: Bench(config, table, own, folder) for grid, own in assays.items()}
             for seed in range(config.seed, config.seed + config.seeds):
                 for start in starts:
                     for fraction in fractions:
                         share = f", {100 * fraction:g} % of the labels" if len(fractions) > 1 else ""
                         said = f"{assay.name}, {start.kind}, seed {seed}{share}"
                         yield Progress(len(cells), total, config.protocol, message=said)
+                        bench = benches[start.encoder.spacing_range]
                         cells.append((yield from bench.cell(start, fraction, seed)))
     device = str(workspace.device)
     return _results(config, cells, data, device, {s.kind: s.signature for s in starts if s.is_pretrained})
 
 
+def read_assays(
+    config: EvaluateConfig, table: Path, starts: Sequence[Start], dims: int | None, scratch: Path
+) -> dict[tuple[float, float], Assay]:
+    """The table once for each range of voxel spacings: every encoder is judged on its own working grid."""
+    assays: dict[tuple[float, float], Assay] = {}
+    for start in starts:
+        grid = start.encoder.spacing_range
+        if grid not in assays:
+            folder = scratch / str(len(assays))
+            folder.mkdir()
+            assays[grid] = read_assay(config, table, grid, dims, folder)
+    return assays
+
+
+def said_grids(starts: Sequence[Start]) -> list[str]:
+    """A note where the encoders of a table have different working grids."""
+    kinds: dict[tuple[float, float], list[str]] = {}
+    for start in starts:
+        kinds.setdefault(start.encoder.spacing_range, []).append(start.kind)
+    if len(kinds) < 2:
+        return []
+    own = [f"{', '.join(names)} {low:g} to {high:g} mm" for (low, high), names in kinds.items()]
+    return [f"every encoder on a working grid of its own: {'; '.join(own)}"]
+
+
 def read_starts(config: EvaluateConfig, workspace: Workspace) -> list[Start]:
-    """Every encoder of ``--encoder`` under a name of its own; none has the architecture of the first weights.
+    """Every encoder of ``--encoder`` under a name of its own.
+
+    none has the architecture of the first weights, and the default range of spacings.
 
     Raises:
         InputError: weights that cannot be loaded, of different dimensions, or of one name.
@@ -117,7 +146,7 @@ def read_starts(config: EvaluateConfig, workspace: Workspace) -> list[Start]:
         if name != SCRATCH:
             starts.append(Start(shown_name(name), loaded[name], loaded[name].signature))
         elif loaded:
-            starts.append(Start("scratch", next(iter(loaded.values())), ""))
+            starts.append(Start("scratch", random_like(next(iter(loaded.values()))), ""))
         else:
             starts.append(without_weights(config.size, 3))
     kinds = [start.kind for start in starts]

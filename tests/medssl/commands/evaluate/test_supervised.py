@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from medssl.commands.evaluate import run
 from medssl.commands.evaluate import supervised as supervised_module
@@ -15,6 +16,7 @@ from medssl.config.evaluate import EvaluateConfig
 from medssl.errors import InputError
 from medssl.evaluation.cells import Cell
 from medssl.jobs.progress import Progress, drain
+from medssl.store.weights import read_metadata, write_weights
 
 BUDGET = {"steps": 3, "batch_size": 2, "crop": 16, "look_every": 2, "strengths": 2, "fractions": (0.25, 1.0)}
 
@@ -117,6 +119,27 @@ def test_runs_with_equal_seeds_are_equal_and_none_alone_has_the_dimensions_of_th
     first, second = ([cell.metrics for cell in results.cells] for results in runs)
     assert first == second
     assert runs[0].weights == {}
+
+
+def test_scores_do_not_depend_on_the_order_of_encoders_with_different_grids(
+    tables: dict[int, Path], tiny_weights: dict[int, Path], tmp_path: Path
+) -> None:
+    fine = tiny_weights[2]
+    with safe_open(fine, "numpy") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  is no mapping
+    metadata = {**read_metadata(fine), "preprocessing": {"spacing_range": [1.0, 1.5]}}
+    coarse = tmp_path / "coarse.safetensors"
+    write_weights(coarse, tensors, metadata)
+    found = []
+    for name, encoders in (("a", (fine, coarse, "none")), ("b", ("none", coarse, fine))):
+        settings = config(tables[2], tmp_path / name, "label-fraction", *encoders, fractions=(1.0,))
+        results = drain(run(settings)).results
+        found.append({cell.kind: cell.metrics for cell in results.cells})
+        (note,) = [note for note in results.data["balls"]["notes"] if "of its own" in note]
+        assert "coarse 1 to 1.5 mm" in note
+        assert "0.5 to 1.25 mm" in note
+    assert found[0] == found[1]
+    assert found[0]["coarse"] != found[0][fine.stem], "the same weights on another grid"
 
 
 def test_stopped_run_goes_on_with_the_cell_it_was_in(
