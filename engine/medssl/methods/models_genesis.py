@@ -155,13 +155,15 @@ class ModelsGenesis(nn.Module):
             )
         if shape == whole:
             return x
-        room = torch.tensor([size - n + 1 for size, n in zip(whole, shape, strict=True)])
-        start = (uniform(generator, (len(x), len(shape))).cpu() * room).long()  # (B, n)
-        return torch.stack(
-            [
-                sample[(slice(None), *(slice(a, a + n) for a, n in zip(first, shape, strict=True)))]
-                for sample, first in zip(x, start.tolist(), strict=True)
-            ]
+        start = uniform(generator, (len(x), len(shape))).to(x.device)  # (B, n)
+        source = torch.zeros((len(x), *(1,) * len(shape)), dtype=torch.int64, device=x.device)
+        for axis, (size, n) in enumerate(zip(whole, shape, strict=True)):
+            place = (start[:, axis] * (size - n + 1)).long()[:, None] + torch.arange(n, device=x.device)
+            source = source * size + place.view(len(x), *(n if d == axis else 1 for d in range(len(shape))))
+        return (
+            x.flatten(2)
+            .gather(2, source.view(len(x), 1, -1).expand(-1, x.shape[1], -1))
+            .view(*x.shape[:2], *shape)
         )
 
 

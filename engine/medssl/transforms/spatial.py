@@ -64,7 +64,7 @@ def draw_orthogonal(
 
 
 def apply(x: Tensor, ops: Orthogonal) -> Tensor:
-    """Move each sample by its operation.
+    """Move each sample by its operation, all in one gather.
 
     Args:
         x: (B, C, *S); image, label or feature map of any stride.
@@ -76,12 +76,24 @@ def apply(x: Tensor, ops: Orthogonal) -> Tensor:
     Raises:
         ValueError: if axes of different length would be swapped, or the batches differ.
     """
-    return torch.stack(
-        [
-            sample.permute(0, *(1 + d for d in axes)).flip(flips)
-            for sample, axes, flips in _each(x, ops, ops.permutation)
-        ]
-    )
+    permutation, flip = ops.permutation.to(x.device), ops.flip.to(x.device)
+    space, n = x.shape[2:], x.ndim - 2
+    if permutation.shape != (len(x), n):
+        raise ValueError(
+            f"operations are for {tuple(permutation.shape)} (B, n), the input is {tuple(x.shape)}"
+        )
+    sizes = torch.tensor(space, device=x.device)
+    if len(set(space)) > 1 and bool((sizes[permutation] != sizes).any()):
+        raise ValueError(f"cannot swap axes of different length {tuple(space)}; draw with rotate=False")
+    steps = sizes.flip(0).cumprod(0).flip(0) // sizes  # voxels between neighbours along each axis of x
+    source = torch.zeros((len(x), *(1,) * n), dtype=torch.int64, device=x.device)
+    for axis, size in enumerate(space):
+        place = torch.arange(size, device=x.device)
+        place = (
+            torch.where(flip[:, axis, None], size - 1 - place, place) * steps[permutation[:, axis]][:, None]
+        )
+        source = source + place.view(len(x), *(size if d == axis else 1 for d in range(n)))
+    return x.flatten(2).gather(2, source.view(len(x), 1, -1).expand(-1, x.shape[1], -1)).view(x.shape)
 
 
 def undo(features: Tensor, ops: Orthogonal) -> Tensor:
@@ -97,23 +109,5 @@ def undo(features: Tensor, ops: Orthogonal) -> Tensor:
     Returns:
         (B, C, *F).
     """
-    return torch.stack(
-        [
-            sample.flip(flips).permute(0, *(1 + d for d in axes))
-            for sample, axes, flips in _each(features, ops, ops.permutation.argsort(dim=1))
-        ]
-    )
-
-
-def _each(x: Tensor, ops: Orthogonal, permutation: Tensor) -> list[tuple[Tensor, list[int], list[int]]]:
-    """Sample, axes to permute and dimensions of the sample to flip, one entry per sample."""
-    if ops.permutation.shape != (len(x), x.ndim - 2):
-        raise ValueError(
-            f"operations are for {tuple(ops.permutation.shape)} (B, n), the input is {tuple(x.shape)}"
-        )
-    orders = permutation.tolist()
-    flips = [[1 + d for d, flipped in enumerate(row) if flipped] for row in ops.flip.tolist()]
-    space = x.shape[2:]
-    if any(space[axis] != space[d] for order in orders for d, axis in enumerate(order)):
-        raise ValueError(f"cannot swap axes of different length {tuple(space)}; draw with rotate=False")
-    return list(zip(x.unbind(), orders, flips, strict=True))
+    back = ops.permutation.argsort(dim=1)
+    return apply(features, Orthogonal(back, ops.flip.gather(1, back)))

@@ -91,11 +91,9 @@ def test_graphs_do_not_influence_each_other_and_results_repeat():
     together = solve_qap(vertex, edge, es, et)
     assert torch.equal(together, solve_qap(vertex, edge, es, et))
     assert torch.equal(together.sort(dim=1).values, torch.arange(7).expand(6, 7))
-    alone = solve_qap(vertex[:1], edge[:1], es[:1], et[:1])
-    assert (
-        qap_objective(vertex[:1], edge[:1], es[:1], et[:1], alone)
-        >= 0.95 * qap_objective(vertex, edge, es, et, together)[0]
-    )
+    for graph in range(6):
+        one = slice(graph, graph + 1)
+        assert torch.equal(solve_qap(vertex[one], edge[one], es[one], et[one]), together[one])
 
 
 def test_shared_edges_equal_repeated_edges():
