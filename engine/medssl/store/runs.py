@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -37,6 +39,8 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._is_made_here = False
+        self._is_folder_made_here = False
 
     @classmethod
     def create(cls, folder: Path, config: RunConfig, **environment: Any) -> Self:
@@ -54,16 +58,17 @@ class Run:
             raise InputError(
                 f"{folder}: holds a run already; continue it with --resume {folder}, or choose another"
             )
-        # a viewer that starts the run keeps its process files there
-        foreign = (
-            [p.name for p in folder.iterdir() if not p.name.startswith("process.")] if folder.is_dir() else []
-        )
-        if foreign or (folder.exists() and not folder.is_dir()):
-            raise InputError(f"{folder}: is not a run folder and not empty; choose another --out")
-        (folder / "checkpoints").mkdir(parents=True)
-        config.to_yaml(folder / "config.yaml")
         run = cls(folder)
-        run.note_environment(**environment)
+        run._is_made_here, run._is_folder_made_here = True, not folder.exists()
+        if not run._is_folder_made_here and (not folder.is_dir() or run._content()):
+            raise InputError(f"{folder}: is not a run folder and not empty; choose another --out")
+        try:
+            (folder / "checkpoints").mkdir(parents=True)
+            config.to_yaml(folder / "config.yaml")
+            run.note_environment(**environment)
+        except OSError:
+            run._take_back()
+            raise
         return run
 
     @classmethod
@@ -79,6 +84,37 @@ class Run:
             )
         (folder / "checkpoints").mkdir(exist_ok=True)
         return cls(folder)
+
+    @contextmanager
+    def until_begun(self) -> Iterator[None]:
+        """Take back what `create` made where the work inside is refused before its first step.
+
+        The corrected command would find a run there that cannot go on, for its settings are wrong. A run
+        that was interrupted, met a full disk or was only opened stays: it can be resumed.
+        """
+        try:
+            yield
+        except (InputError, MemoryError, RuntimeError) as error:
+            is_refused = not isinstance(error, RuntimeError) or "out of memory" in str(error)
+            if is_refused and self._is_made_here and not self.events() and not self.checkpoints():
+                self._take_back()
+            raise
+
+    def _take_back(self) -> None:
+        for path in self._content():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)  # Windows keeps mapped files
+            else:
+                path.unlink(missing_ok=True)
+        if self._is_folder_made_here:
+            with suppress(OSError):  # not empty, or never made
+                self.folder.rmdir()
+
+    def _content(self) -> list[Path]:
+        """What lies in the folder, but for the files of the process that a viewer started."""
+        if not self.folder.is_dir():
+            return []
+        return [path for path in self.folder.iterdir() if not path.name.startswith("process.")]
 
     def note_environment(self, **facts: Any) -> None:
         """Write environment.json: versions, git hash and ``facts``."""

@@ -224,8 +224,10 @@ def test_bad_input_is_one_line(tmp_path, tiny_weights):
     refused("2 dimensions, the model 3", settings(table(tmp_path, [train]), tmp_path / "h", tiny_weights[3]))
 
 
-@pytest.mark.parametrize("wrong", ["init", "label", "mask"])
-def test_a_refused_command_leaves_the_place_to_the_corrected_one(tmp_path, tiny_weights, wrong):
+@pytest.mark.parametrize(
+    ("wrong", "words"), [("init", "nowhere"), ("label", "no label"), ("mask", "another grid")]
+)
+def test_a_refused_command_leaves_the_place_to_the_corrected_one(tmp_path, tiny_weights, wrong, words):
     rows = [(*case(tmp_path, name, 2, seed=seed), split) for seed, (name, split) in enumerate(_SPLITS)]
     (image, label, split), rest = rows[0], rows[1:]
     config = settings(table(tmp_path, rows), tmp_path / "run", tiny_weights[2], mode="probe")
@@ -236,7 +238,7 @@ def test_a_refused_command_leaves_the_place_to_the_corrected_one(tmp_path, tiny_
         small = Geometry.from_arrays(tuple(n - 1 for n in mask.geometry.shape), mask.geometry.spacing)
         write_volume(Volume(mask.array[:, 1:, 1:], small), tmp_path / "small.mha")
         table(tmp_path, [(image, "small.mha", split), *rest])
-    refused("", config.model_copy(update={"init": "nowhere"}) if wrong == "init" else config)
+    refused(words, config.model_copy(update={"init": "nowhere"}) if wrong == "init" else config)
     assert not config.out.exists()
     table(tmp_path, rows)
     assert drain(finetune.run(config)).use == "probe"

@@ -67,3 +67,51 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert run.stop_requested
     run.clear_stop()
     assert not run.stop_requested
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"),
+    [
+        (InputError("no such mask"), False),
+        (MemoryError(), False),
+        (RuntimeError("CUDA out of memory"), False),
+        (RuntimeError("a defect"), True),
+        (OSError(28, "No space left on device", "x"), True),
+        (KeyboardInterrupt(), True),
+        (GeneratorExit(), True),
+    ],
+)
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_run_that_is_refused_before_its_first_step_leaves_its_place(
+    tmp_path: Path, error: BaseException, stays: bool, was_there: bool
+) -> None:
+    folder = tmp_path / "runs" / "a"
+    if was_there:
+        folder.mkdir(parents=True)
+        (folder / "process.log").write_text("of the viewer")
+    run = Run.create(folder, TrainingConfig())
+    (folder / "cache").mkdir()
+    (folder / "cache" / "voxels.bin").write_bytes(b"x")
+    with pytest.raises(type(error)), run.until_begun():
+        raise error
+    assert (folder / "config.yaml").exists() == stays
+    assert (folder / "cache").exists() == stays
+    assert folder.exists() == (stays or was_there)
+    if was_there:
+        assert (folder / "process.log").read_text() == "of the viewer"
+    if not stays:
+        Run.create(folder, TrainingConfig(steps=3))
+
+
+@pytest.mark.parametrize("sign", ["event", "checkpoint", "opened"])
+def test_a_run_that_has_begun_stays(tmp_path: Path, sign: str) -> None:
+    run = Run.create(tmp_path / "run", TrainingConfig())
+    if sign == "event":
+        run.log(Progress(1, 9, "training"))
+    elif sign == "checkpoint":
+        run.checkpoint(1).write_bytes(b"x")
+    else:
+        run = Run.open(tmp_path / "run")
+    with pytest.raises(InputError), run.until_begun():
+        raise InputError("later")
+    assert (run.folder / "config.yaml").is_file()

@@ -47,7 +47,7 @@ def run(config: FinetuneConfig, workspace: Workspace | None = None) -> Steps[Fin
     for left in folder.folder.glob("scratch-*"):  # of a run that was killed
         shutil.rmtree(left, ignore_errors=True)
     road = cast("Callable[[Start], Steps[Outcome]]", import_module(_ROADS[config.task]).road)
-    with tempfile.TemporaryDirectory(
+    with folder.until_begun(), tempfile.TemporaryDirectory(
         prefix="scratch-", dir=folder.folder, ignore_cleanup_errors=True  # Windows keeps mapped files
     ) as scratch:  # fmt: skip
         outcome = yield from road(Start(config, folder, Path(scratch), warm, loaded))
