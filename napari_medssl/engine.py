@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medssl.io import SeriesInfo, list_series, read_volume, write_volume
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.labels import LabelStore
-from medssl.store.project import LabelClass, Project
+from medssl.store.project import PALETTE, LabelClass, Project
 from medssl.volume import Volume
 from napari_medssl.orders import TrainingOrder, order_training
 from napari_medssl.session import Hit, Source
@@ -22,7 +22,8 @@ from napari_medssl.session import Hit, Source
 if TYPE_CHECKING:
     from medssl.commands.workspace import Workspace
 
-FIRST_CLASSES = (("background", (140, 140, 150)), ("target", (230, 75, 53)))
+FIRST_CLASSES = (("background", PALETTE[1]), ("target", PALETTE[0]))
+"""No grey: it could not be seen on a scan."""
 PROPOSAL = "probe"
 
 

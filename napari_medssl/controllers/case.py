@@ -141,7 +141,10 @@ def describe(volume: Volume) -> list[tuple[str, str]]:
     geometry = volume.geometry
     unit = " mm" if geometry.has_spacing else " (no physical size)"
     rows = [
-        ("Voxels", f"{_by(geometry.shape)}  ({', '.join('zyx'[-geometry.ndim :])})"),
+        (
+            "Voxels" if geometry.ndim == 3 else "Pixels",
+            f"{_by(geometry.shape)}  ({', '.join('zyx'[-geometry.ndim :])})",
+        ),
         ("Spacing", _by(geometry.spacing) + unit),
     ]
     if geometry.has_spacing:

@@ -114,7 +114,7 @@ class SearchController(PanelController["SearchWidget"]):
         self._session.query = None
         self._session.hits = ()
         self._session.picking = Pick.NONE
-        self._widget.setQuery("No voxel picked yet.")
+        self._widget.setQuery("Nothing picked yet.")
 
     def open_index(self, folder: str) -> None:
         """Search in the index of a folder from now on."""
@@ -157,7 +157,8 @@ class SearchController(PanelController["SearchWidget"]):
         place = self._query.place
         is_here = self._session.is_here(place)
         self._session.query = place.voxel if is_here else None
-        text = f"Query: voxel {', '.join(map(str, place.voxel))}"
+        what = "voxel" if len(place.voxel) == 3 else "pixel"
+        text = f"Query: {what} {', '.join(map(str, place.voxel))}"
         self._widget.setQuery(text if is_here else f"{text} of {place.volume}")
 
     def _look_at(self, hit: Hit) -> None:
@@ -186,4 +187,5 @@ class SearchController(PanelController["SearchWidget"]):
 
 def _row(hit: Hit, case: str) -> HitRow:
     place = ", ".join(f"{value:.1f}" for value in hit.mm)
-    return HitRow(hit.score, case, hit.voxel, f"x, y, z = {place} mm (LPS)")
+    is_in_patient = len(hit.voxel) == 3  # a picture has no place there
+    return HitRow(hit.score, case, hit.voxel, f"x, y, z = {place} mm (LPS)" if is_in_patient else "")

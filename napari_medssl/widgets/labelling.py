@@ -65,6 +65,9 @@ class LabellingWidget(QWidget):
         self._undo.setToolTip("Take back the last stroke (Ctrl+Z); works after reopening too")
         self._auto = QCheckBox("Update the proposal after each stroke")
         self._auto.setChecked(True)
+        self._auto.setToolTip(
+            "The proposal follows the scribbles: paint there where it is wrong, or correct a duplicate of it"
+        )
         self._update = QPushButton("Propose now")
         self._status = QLabel()
         self._status.setWordWrap(True)

@@ -23,6 +23,7 @@ from napari_medssl.widgets.rows import ClusterRow
 from napari_medssl.widgets.table import ReadTable, cell, swatch
 
 _COLUMNS = ("Cluster", "Share", "Volume")
+_VOLUME = 2
 _HINT = "Compute the map: voxels of one colour look alike to the encoder."
 
 
@@ -116,6 +117,7 @@ class PrototypesWidget(QWidget):
             size = cell("-" if row.millilitres is None else f"{row.millilitres:,.0f} ml", is_number=True)
             for column, item in enumerate((number, share, size)):
                 self._table.setItem(line, column, item)
+        self._table.setColumnHidden(_VOLUME, all(row.millilitres is None for row in rows))
         self._table.setVisible(bool(rows))
         self._hint.setText(note if rows else _HINT)
         self._hint.setVisible(bool(self._hint.text()))

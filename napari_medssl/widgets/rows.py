@@ -17,7 +17,8 @@ class ClusterRow:
 
 @dataclass(frozen=True)
 class HitRow:
-    """One hit: score, name of the case (empty for the shown one), voxel, position in mm as text."""
+    """One hit: score, name of the case (empty for the shown one), voxel, position in mm as text (empty for
+    a picture)."""
 
     score: float
     case: str

@@ -24,7 +24,7 @@ from napari_medssl.widgets.rows import HitRow
 from napari_medssl.widgets.table import ReadTable, cell, swatch
 
 _COLUMNS = ("#", "Score", "Voxel z, y, x", "Case")
-_CASE = 3
+_PLACE, _CASE = 2, 3
 THIS_VOLUME, COHORT = "volume", "cohort"
 
 
@@ -45,9 +45,9 @@ class SearchWidget(QWidget):
         self._pick = QPushButton("Pick in image")
         self._pick.setCheckable(True)
         self._pick.setToolTip("Then click into the image (shortcut Q): similar places are listed below")
-        self._query = QLabel("No voxel picked yet.")
+        self._query = QLabel("Nothing picked yet.")
         self._scope, self._class = QComboBox(), QComboBox()
-        self._scope.addItem("This volume", THIS_VOLUME)
+        self._scope.addItem("This scan", THIS_VOLUME)
         self._scope.addItem("Cohort", COHORT)
         self._scope.setToolTip("Search in the shown scan, or in all scans of the opened index")
         self._top = QSpinBox()
@@ -151,6 +151,8 @@ class SearchWidget(QWidget):
 
     def setHits(self, rows: Sequence[HitRow]) -> None:
         """The hits, best first."""
+        is_picture = bool(rows) and len(rows[0].voxel) == 2
+        self._table.horizontalHeaderItem(_PLACE).setText("Pixel y, x" if is_picture else _COLUMNS[_PLACE])
         with signals_blocked(self._table):
             self._table.setRowCount(len(rows))
             for line, row in enumerate(rows):

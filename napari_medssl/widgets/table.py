@@ -15,7 +15,9 @@ def swatch(colour: tuple[int, int, int]) -> QIcon:
     """A small square of a colour, red, green, blue from 0 to 255."""
     square = QPixmap(_SWATCH, _SWATCH)
     square.fill(QColor(*colour))
-    return QIcon(square)
+    icon = QIcon(square)
+    icon.addPixmap(square, QIcon.Mode.Selected)  # Qt would tint it in the chosen line
+    return icon
 
 
 def cell(text: str, is_number: bool = False) -> QTableWidgetItem:

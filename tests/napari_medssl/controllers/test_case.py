@@ -149,6 +149,7 @@ def test_oblique_scans_say_so(session: Session) -> None:
 def test_a_picture_without_size_says_so() -> None:
     grid = Geometry.from_arrays((5, 6), has_spacing=False)
     rows = dict(describe(Volume(np.zeros((1, 5, 6)), grid)))
+    assert rows["Pixels"] == "5 x 6  (y, x)"
     assert "no physical size" in rows["Spacing"]
     assert "Extent" not in rows
 

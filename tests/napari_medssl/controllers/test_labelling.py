@@ -53,6 +53,7 @@ def test_a_scan_gets_scribbles_and_two_first_classes(make: Any, session: Session
     assert session.scribbles is not None
     assert session.scribbles.array.shape == volume.array.shape
     assert [entry.name for entry in session.classes] == ["background", "target"]
+    assert all(np.ptp(entry.colour) > 100 for entry in session.classes), "grey strokes hide on a grey scan"
     widget.setReady.assert_called_with(True)
 
 

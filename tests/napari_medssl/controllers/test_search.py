@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import pytest
 
-from medssl.volume import Volume
+from medssl.volume import Geometry, Volume
 from napari_medssl.controllers.search import SearchController
 from napari_medssl.session import Hit, Pick, Session, Source
 from napari_medssl.widgets.search import SearchWidget
@@ -36,6 +37,16 @@ def test_a_pick_searches_and_lists_ranked_hits(
     found = widget.setHits.call_args.args[0]
     assert [row.score for row in found] == pytest.approx([0.9, 0.8, 0.7, 0.6])
     assert [row.case for row in found] == [""] * 4
+
+
+def test_a_hit_in_a_picture_has_no_place_in_the_patient(made: tuple, session: Session) -> None:
+    _, widget, _ = made
+    session.volume = Volume(np.zeros((1, 8, 9)), Geometry.from_arrays((8, 9), has_spacing=False), id="photo")
+    session.hits = (Hit("photo", (3, 4), (4.0, 3.0), 0.9),)
+    (row,) = widget.setHits.call_args.args[0]
+    assert (row.voxel, row.mm) == ((3, 4), "")
+    session.picked.emit((5, 6), Pick.QUERY)
+    widget.setQuery.assert_called_with("Query: pixel 5, 6")
 
 
 def test_jump_within_the_scan(made: tuple, session: Session, volume: Volume) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("qtpy")
@@ -48,6 +49,19 @@ def test_case(qtbot: Any) -> None:
     assert heard == [("CT",)]
 
 
+def test_a_swatch_keeps_its_colour_in_the_chosen_line(qtbot: Any) -> None:
+    from qtpy.QtGui import QIcon
+
+    from napari_medssl.widgets.table import swatch
+
+    normal, chosen = (
+        swatch((230, 75, 53)).pixmap(14, 14, mode).toImage().pixelColor(7, 7).getRgb()
+        for mode in (QIcon.Mode.Normal, QIcon.Mode.Selected)
+    )
+    assert normal == chosen
+    np.testing.assert_allclose(normal[:3], (230, 75, 53), atol=8)  # a screen of 16 bits rounds
+
+
 def test_prototypes(qtbot: Any) -> None:
     from napari_medssl.widgets.prototypes import PrototypesWidget
 
@@ -59,6 +73,11 @@ def test_prototypes(qtbot: Any) -> None:
     panel.setSolo(3)
     assert heard == []
     assert [panel._table.item(0, c).text() for c in range(3)] == ["3", "75.0 %", "12 ml"]
+    assert not panel._table.isColumnHidden(2)
+    panel.setClusters([ClusterRow(1, (3, 2, 1), 1.0, None)])
+    assert panel._table.isColumnHidden(2)  # a picture has no volume
+    panel.setClusters([ClusterRow(3, (1, 2, 3), 0.75, 12.0), ClusterRow(1, (3, 2, 1), 0.25, None)])
+    panel.setSolo(3)
     panel._table.cellClicked.emit(1, 0)
     panel._table.cellClicked.emit(0, 0)  # shown alone already: show all
     panel.setEnabledFor(False)
@@ -73,7 +92,10 @@ def test_search(qtbot: Any) -> None:
     qtbot.addWidget(panel)
     heard = listen(panel.hitChosen, panel.accepted, panel.scopeChanged)
     rows = [HitRow(0.9, "", (1, 2, 3), "mm"), HitRow(0.8, "case-2", (4, 5, 6), "mm")]
+    panel.setHits([HitRow(0.9, "", (2, 3), "")])
+    assert panel._table.horizontalHeaderItem(2).text() == "Pixel y, x"
     panel.setHits(rows)
+    assert panel._table.horizontalHeaderItem(2).text() == "Voxel z, y, x"
     panel.setClasses(CLASSES, 2)
     panel.setCohort("2 scans")
     panel.setScope("cohort")
