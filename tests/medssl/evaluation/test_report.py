@@ -45,11 +45,11 @@ def results(protocol: str) -> Results:
 def test_report_has_four_files(tmp_path: Path, protocol: str) -> None:
     files = write_report(results(protocol), tmp_path / "out")
     assert [file.name for file in files] == ["results.json", "results.csv", "results.md", "plot.png"]
-    values = json.loads(files[0].read_text())
+    values = json.loads(files[0].read_text(encoding="utf-8"))
     assert values["summary"][0]["mean"] == pytest.approx(0.65)
     assert values["gains"][0]["mean"] == pytest.approx(0.2)
     assert len(values["cells"]) == 4
-    text = files[2].read_text()
+    text = files[2].read_text(encoding="utf-8")
     assert "| weights | 65.0 ± 7.1 |" in text
     assert "| weights - random | 20.0 ± 0.0 |" in text
     assert all(part in text for part in ("a note", "abababab", "torch 2"))
@@ -97,7 +97,7 @@ def test_fine_tuned_protocols_are_compared_with_scratch(tmp_path: Path, protocol
     with Image.open(files[3]) as image:
         # six panels stand in two rows, three in one
         assert (image.size[1] > 700) == (protocol == "robustness")
-    text = files[2].read_text()
+    text = files[2].read_text(encoding="utf-8")
     if protocol == "convergence":
         assert "| swav | 40.1 ± 0.0 |" in text, "steps are no percentages"
     if protocol == "label-fraction":
