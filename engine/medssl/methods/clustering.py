@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from medssl.config.swav import ClusteringConfig
-from medssl.losses.gathering import gather_rows, total_over_world, world_group
+from medssl.losses.gathering import gather_rows, total_over_world, world_group, world_size
 from medssl.losses.prototype_codes import (
     CodeMode,
     SoftmaxOver,
@@ -71,7 +71,7 @@ class Clustering(nn.Module):
             step: global step: the queue is used from ``queue_start`` on.
         """
         config = self.config
-        if int(total_over_world(torch.tensor(len(modality), device=modality.device))) == 0:
+        if _rows_of_all(len(modality), modality.device) == 0:
             return self._nothing(views)
         sizes = [len(view) for view in views]
         embeddings = self.head(torch.cat(list(views))).split(sizes)  # each (B, D), unit length
@@ -129,3 +129,8 @@ class Clustering(nn.Module):
                 continue
             self.queue[view, m] = torch.cat([new, self.queue[view, m]])[:length]
             self.queued[view, m] = min(length, int(self.queued[view, m]) + len(new))
+
+
+def _rows_of_all(count: int, device: torch.device) -> int:
+    """Rows of all processes together; a collective call where there are several."""
+    return count if world_size() == 1 else int(total_over_world(torch.tensor(count, device=device)))
