@@ -135,10 +135,7 @@ class Lamb(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluated(closure)
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             for parameter in group["params"]:
@@ -194,10 +191,7 @@ class Larc(torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = _evaluated(closure)
         decays = [group["weight_decay"] for group in self.param_groups]
         for group, decay in zip(self.param_groups, decays, strict=True):
             group["weight_decay"] = 0.0  # it is in the gradient
@@ -213,3 +207,11 @@ class Larc(torch.optim.SGD):
         for group, decay in zip(self.param_groups, decays, strict=True):
             group["weight_decay"] = decay
         return loss
+
+
+def _evaluated(closure: Callable[[], float] | None) -> float | None:
+    """The loss of a closure, if there is one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()

@@ -58,12 +58,12 @@ class TableAssay:
         Raises:
             InputError: a scan has others.
         """
-        for row, own in scans:
-            dims = dims or own
-            if own != dims:
+        known = list(scans)
+        wanted = dims or known[0][1]
+        for row, own in known:
+            if own != wanted:
                 raise InputError(
-                    f"{row.origin}: {row.image.name} has {own} dimensions, the encoders {dims}; "
+                    f"{row.origin}: {row.image.name} has {own} dimensions, the encoders {wanted}; "
                     "give tables and encoders of one kind"
                 )
-        assert dims is not None  # there are scans
-        return dims
+        return wanted
