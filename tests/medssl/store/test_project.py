@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -134,22 +135,21 @@ def test_two_windows_keep_what_the_other_one_changed(tmp_path):
     assert on_disk == first
 
 
-def add_classes(folder, names):
-    project = Project.open(folder)
-    for name in names:
-        project.add_class(name)
+ADD_CLASSES = """
+import sys
+from medssl.store.project import Project
+
+project = Project.open(sys.argv[1])
+for name in sys.argv[2:]:
+    project.add_class(name)
+"""
 
 
 def test_programs_that_change_at_the_same_time_lose_nothing(tmp_path):
-    Project.create(tmp_path / "p")
-    context = multiprocessing.get_context("spawn")
+    folder = str(Project.create(tmp_path / "p").folder)
     names = [[f"{n}-{m}" for m in range(8)] for n in range(3)]
-    programs = [context.Process(target=add_classes, args=(tmp_path / "p", part)) for part in names]
-    for program in programs:
-        program.start()
-    for program in programs:
-        program.join()
-        assert program.exitcode == 0
+    programs = [subprocess.Popen([sys.executable, "-c", ADD_CLASSES, folder, *part]) for part in names]
+    assert [program.wait() for program in programs] == [0, 0, 0]
     classes = Project.open(tmp_path / "p").classes
     assert {entry.name for entry in classes} == {name for part in names for name in part}
     assert [entry.id for entry in classes] == list(range(1, 25))
