@@ -12,38 +12,17 @@ from medssl.nets.dense import resize
 from medssl.protocols import FeatureLevel
 
 
-class VoxelNorm(nn.Module):
-    """Layer norm over the channels of each voxel, with a scale and an offset per channel.
-
-    Unlike batch norm it is the same in training and at inference, with any batch: after a few dozen
-    steps of one patch, running statistics lag behind the weights and the network predicts worse than
-    it trained. Unlike group norm it knows nothing of the tile.
-
-    Args:
-        channels: C.
-        eps: added to the variance.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, *S) -> same shape: mean 0 and variance 1 over C, then scaled."""
-        shape = (1, -1, *(1,) * (x.ndim - 2))
-        variance, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
-        normal = (x - mean) * (variance + self.eps).rsqrt()
-        return normal * self.weight.view(shape) + self.bias.view(shape)
-
-
 class PyramidDecoder(nn.Module):
     """From the coarsest level upwards: reduce, upsample, join with the skip, convolve.
 
     The last step joins the image itself, so that edges are exact to the voxel although the finest
     level of the encoder may have stride 2. Upsampling is linear and box to box: cells keep the voxels
     they cover, whatever the stride of each axis.
+
+    Convolutions are followed by batch norm. A norm over the channels of each voxel does not serve here: it
+    leaves what all voxels have in common, and a new decoder then stays at the prior of the classes (two
+    patches could not be learned by heart). Running statistics lag behind the weights in short runs, so
+    that they are measured anew before a network is judged (`medssl.training.calibration`).
 
     Args:
         spatial_dims: 2 or 3.
@@ -105,7 +84,8 @@ class PyramidDecoder(nn.Module):
 
 
 def _convolution(spatial_dims: int, before: int, after: int, kernel_size: int) -> nn.Module:
-    convolution = Convolution(
-        spatial_dims, before, after, kernel_size=kernel_size, conv_only=True, bias=False
+    block: nn.Module = Convolution(
+        spatial_dims, before, after, kernel_size=kernel_size, adn_ordering="NA", act="relu", norm="batch",
+        bias=False,
     )  # fmt: skip
-    return nn.Sequential(convolution, VoxelNorm(after), nn.ReLU())
+    return block

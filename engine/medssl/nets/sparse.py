@@ -14,7 +14,6 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from medssl.nets import sparse_layers as layers
 from medssl.nets import sparse_norms as norms
-from medssl.nets.decoder import VoxelNorm
 from medssl.nets.resnet import GreyToColour
 
 Kind = Literal["map", "last", "plain"]
@@ -34,7 +33,7 @@ _KEEP_ZERO = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
     nn.Hardswish, nn.Tanh, nn.Softsign, nn.Identity, dropout._DropoutNd, DropPath,
 )  # fmt: skip
-_PER_POSITION = (VoxelNorm, GreyToColour, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
+_PER_POSITION = (GreyToColour, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
 _PER_POSITION_LAST = (nn.Linear, nn.LayerNorm)
 _FUNCTIONS_KEEP_ZERO = {
     "relu", "relu_", "leaky_relu", "elu", "gelu", "silu", "mish", "hardswish", "tanh", "neg", "contiguous",
@@ -87,7 +86,7 @@ class _Tracer(fx.Tracer):
     """Records layers whose sparse form is known as they are, and looks into all others."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        known = isinstance(m, (DropPath, VoxelNorm, GreyToColour))
+        known = isinstance(m, (DropPath, GreyToColour))
         return known or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(

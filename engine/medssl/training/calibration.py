@@ -24,18 +24,22 @@ def calibrate_norms(module: nn.Module, forward: Callable[[Batch], object], batch
     weights; tiles are normalised by these numbers, so they are measured anew.
 
     Args:
-        module: whose norms are measured; left in evaluation mode.
+        module: whose norms are measured, but for those that it keeps in evaluation mode (a frozen encoder);
+            left in evaluation mode.
         forward: one pass in training mode.
         batches: what to pass.
+
+    Reference: Wu and Johnson, "Rethinking Batch in BatchNorm", arXiv:2105.07576, section 3 (precise batch norm).
     """
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    module.train()
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.training]
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over the passes
-    module.train()
-    for batch in batches:
-        forward(batch)
+    if norms:
+        for batch in batches:
+            forward(batch)
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
     module.eval()

@@ -22,7 +22,7 @@ class EarlyStop:
     Args:
         folder: run folder; gets ``scores.json`` and ``checkpoints/best.safetensors``.
         module: whose weights are kept.
-        score: judges the module as it is; higher is better.
+        score: judges the module as it is, and leaves it in the mode it was in; higher is better.
         every: steps between two judgements.
         patience: judgements without a better score before training stops.
     """
@@ -60,11 +60,8 @@ class EarlyStop:
         """Score the weights after ``step`` steps and keep them if they are the best."""
         # a resumed run repeats what came after its checkpoint; what it had found there is found again
         self.history = {done: value for done, value in self.history.items() if done < step}
-        was_training = self._module.training
-        self._module.eval()
         with torch.no_grad():
             value = self._score()
-        self._module.train(was_training)
         best = max(self.history.values(), default=-math.inf)
         self.history[step] = value if math.isfinite(value) else 0.0
         if self.history[step] > best:

@@ -83,7 +83,8 @@ def test_each_stage_hands_its_weights_on(
         "again", settings={"stage": "joint"}, init=str(tmp_path / "joint"), training=training, seed=5
     )
     for key in decoder:
-        torch.testing.assert_close(again[key], joint[key])
+        if "running" not in key:  # those are measured at the end of every run
+            torch.testing.assert_close(again[key], joint[key])
     # and so does fine-tuning: the head alone is new
     cohort = cast(Any, SimpleNamespace(spatial_dims=spatial_dims, values=(0, 1, 2)))
     network = build_task(start(tmp_path / "joint"), cohort, None).network

@@ -10,7 +10,6 @@ from monai.networks.nets.resnet import ResNet
 from torch import nn
 
 from medssl.nets import sparse_layers, sparse_norms
-from medssl.nets.decoder import VoxelNorm
 from medssl.nets.encoders import ResidualEncoder
 from medssl.nets.resenc import ResEncEncoder
 from medssl.nets.resnet import ResNetEncoder
@@ -43,7 +42,7 @@ class Pyramid(nn.Module):
 
 
 class Mixed(nn.Module):
-    """The rest: biases, leaky units, instance, group and voxel norm, pooling in the skip, excitation."""
+    """The rest: biases, leaky units, instance and group norm, pooling in the skip, excitation."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -53,7 +52,7 @@ class Mixed(nn.Module):
         )
         self.group = nn.Sequential(conv(8, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.GELU())
         self.excite = ChannelSELayer(n, 8)
-        self.down = nn.Sequential(conv(8, 8, 3, stride=2, padding=1), VoxelNorm(8), nn.SiLU())
+        self.down = nn.Sequential(conv(8, 8, 3, stride=2, padding=1), nn.SiLU())
         self.skip = Pool[Pool.AVG, n](2)
         self.tracked = Norm[Norm.INSTANCE, n](8, track_running_stats=True)
         self.gate = nn.Sigmoid()

@@ -15,7 +15,7 @@ from medssl.nets.encoders import ResidualEncoder
 from medssl.nets.segmentation import SegmentationNetwork
 from medssl.protocols import Batch, Task
 from medssl.tasks import TASKS
-from medssl.tasks.segmentation import DiceCrossEntropy, SegmentationTask, layer_scale
+from medssl.tasks.segmentation import DiceCrossEntropy, SegmentationTask, SegmentationViews, layer_scale
 from medssl.volume import Geometry
 
 
@@ -58,6 +58,28 @@ def test_overfits_dense_masks_and_scribbles(spatial_dims, share):
         optimizer.step()
         totals.append(float(losses.total.detach()))
     assert np.mean(totals[-3:]) < 0.7 * totals[0]
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_new_decoder_learns_a_small_textured_class_by_heart(spatial_dims):
+    """The class has the brightness of what is around it and a tenth of the voxels, as organs have."""
+    model = task(spatial_dims, rotation=0, scaling=1, intensity=False)
+    generator = torch.Generator().manual_seed(0)
+    shape = (32,) * spatial_dims
+    place = torch.stack(torch.meshgrid(*map(torch.arange, shape), indexing="ij"))
+    inside = ((place - 14) ** 2).sum(0) < {2: 36, 3: 81}[spatial_dims]
+    noise = torch.randn((2, 1, *shape), generator=generator)
+    views = SegmentationViews(
+        0.5 + noise * torch.where(inside, 0.02, 0.1), inside.long().expand(2, 1, *shape)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(60):
+        losses = model(views, step)
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+    dice = model.metrics(model.network(views.image).softmax(dim=1).detach(), views.label)["dice_1"]
+    assert dice > 0.8, "a decoder that stays at the prior of the classes has 0"
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])

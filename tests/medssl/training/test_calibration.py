@@ -32,6 +32,25 @@ def test_running_statistics_become_plain_means(spatial_dims: int) -> None:
     assert norm.momentum == 0.1
 
 
+def test_norms_that_are_kept_in_evaluation_mode_are_left_alone() -> None:
+    class Half(nn.Sequential):
+        def train(self, mode: bool = True) -> Half:
+            super().train(mode)
+            self[0].eval()
+            return self
+
+    norms = Half(nn.BatchNorm2d(1), nn.BatchNorm2d(1))
+    calibrate_norms(norms, lambda item: norms(item.image), [batch(torch.rand(2, 1, 4, 4) + 5)])
+    assert float(norms[0].running_mean) == 0
+    assert float(norms[1].running_mean) > 4
+    passes: list[Batch] = []
+    frozen = nn.BatchNorm2d(1).requires_grad_(False)
+    frozen.train = lambda mode=True: frozen  # type: ignore[method-assign]
+    frozen.training = False
+    calibrate_norms(frozen, passes.append, [batch(torch.rand(2, 1, 4, 4))])
+    assert not passes, "nothing to measure: no pass is paid for"
+
+
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_projection_is_fitted_on_foreground_only(spatial_dims: int) -> None:
     torch.manual_seed(0)

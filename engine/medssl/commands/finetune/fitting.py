@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from medssl.commands.finetune.hybrid import with_unlabelled
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from medssl.training.early_stop import EarlyStop
     from medssl.training.loop import Batches, FitResult
     from medssl.training.thaw import Thaw
+
+_CALIBRATION = 16
+"""Patches or images over which running statistics are measured; a quarter of it in brief runs."""
 
 
 def new_encoder(start: Start, spatial_dims: int) -> AnyEncoder:
@@ -65,12 +69,25 @@ def fit_task(
     is_new = not folder.checkpoints()  # a resumed run may have been killed before its first one
     if is_new and start.loaded is not None:
         yield Progress(0, loop.steps, "starting", message=describe_start(task.network, config.init))
+    labelled = task, loader
     task, loader = yield from with_unlabelled(start, task, loader)
     yield Progress(0, loop.steps, "starting", message="loading Lightning Fabric")
     fabric = build_fabric(config.device, loop.precision)
     optimizer = _optimizer(start, task)
+
+    def calibrated() -> float:
+        was_training = task.training
+        _measure_norms(start, *labelled)
+        value = score()
+        task.train(was_training)  # not the network: the task knows whose statistics are frozen
+        return value
+
     early = EarlyStop(
-        folder.folder, task.network, score, every=min(config.interval, loop.steps), patience=config.patience
+        folder.folder,
+        task.network,
+        calibrated,
+        every=min(config.interval, loop.steps),
+        patience=config.patience,
     )
     if is_new:
         early.judge(0)  # the probe it starts from may be the best there is
@@ -98,6 +115,20 @@ def fit_task(
         early.restore_best()
         task.to("cpu")
     return fitted, early.best_step
+
+
+def _measure_norms(start: Start, task: Any, loader: Batches) -> None:
+    """Statistics of the norms that learn, over the first training batches as augmented for training."""
+    import torch
+
+    from medssl.training.calibration import calibrate_norms
+
+    device = next(task.parameters()).device
+    generator = torch.Generator(device).manual_seed(start.config.seed)
+    patches = _CALIBRATION // 4 if start.config.brief else _CALIBRATION
+    first = islice(loader.batches(), -(-patches // start.config.loop().batch_size))
+    # step 0 is before the encoder learns, and gradients are off anyway
+    calibrate_norms(task, lambda batch: task(task.views(batch.to(device), generator), 0), first)
 
 
 def _optimizer(start: Start, task: Any) -> Optimizer:
