@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from medssl.config.hssl import HsslConfig
 from medssl.config.pretrain import PretrainConfig, SamplingConfig
 from medssl.config.run import RunConfig, explain
+from medssl.config.swav import SwavConfig
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.runs import Run
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from medssl.methods import MethodEntry
     from medssl.nets.backbone import Backbone
 
-_LEAST_CROP = 64
+_LEAST_CROP = {2: 224, 3: 64}
 _CALIBRATION_BATCHES = 16
 _PROJECTION_CROPS = 96
 _PROJECTION_EDGE = {2: 256, 3: 80}
@@ -77,7 +78,7 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     from medssl.training.fabric import build_fabric
 
     entry, settings = _method(config)
-    config = config.model_copy(update={"sampling": wanted_sampling(config.sampling, settings)})
+    config = config.model_copy(update={"sampling": wanted_sampling(config.sampling, settings, config.dims)})
     if config.init is not None and config.resume is None:
         resolve(config.init)  # refused before scans are prepared
     loop = config.loop()
@@ -112,7 +113,7 @@ def _train(
     dataset = CropDataset(
         cache if cache is not None else _cache_of(folder),
         config.dims,
-        (sampling.crop or _LEAST_CROP,) * config.dims,
+        (sampling.crop or _LEAST_CROP[config.dims],) * config.dims,
         splits=sampling.splits,
         zoom=sampling.zoom,
         foreground=sampling.foreground,
@@ -139,6 +140,8 @@ def _train(
         if alike := settings.levels_without_choice():
             said = f"every scan has the same {alike}, which teaches nothing; fill it in in the data table"
             yield Progress(0, loop.steps, "starting", message=said)
+    if isinstance(settings, SwavConfig):
+        settings = settings.for_modalities(dataset.modality_volumes())
     method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
     if config.init is not None and is_new and backbone.decoder is not None:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
@@ -159,13 +162,13 @@ def _train(
     return PretrainResult(folder.folder, result.step, result.stopped, result.metrics, weights)
 
 
-def wanted_sampling(sampling: SamplingConfig, settings: RunConfig) -> SamplingConfig:
+def wanted_sampling(sampling: SamplingConfig, settings: RunConfig, dims: int) -> SamplingConfig:
     """The settings with what the method wants where they leave it open; see their descriptions."""
     hssl = settings if isinstance(settings, HsslConfig) else None
     views = getattr(settings, "views", settings)
     size = getattr(views, "global_size", None) or getattr(views, "size", None) or 0
     wanted = {
-        "crop": max(_LEAST_CROP, size),
+        "crop": max(_LEAST_CROP[dims], size),
         "family": "group" if hssl is None else "task",
         "together": 2 if hssl is not None and hssl.negatives == "same_task" else 1,
     }
@@ -183,7 +186,7 @@ def _method(config: PretrainConfig) -> tuple[MethodEntry, RunConfig]:
         raise InputError(f"METHOD {config.method}: unknown; choose from {', '.join(METHODS)}")
     entry = METHODS[config.method]
     try:
-        return entry, entry.config_class().model_validate(config.settings)
+        return entry, entry.config_class().for_dims(config.settings, config.dims)
     except ValidationError as error:
         raise InputError(f"settings of {config.method}: {explain(error)}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,8 @@ class HsslConfig(RunConfig):
     (``--init`` of the first), ``medssl finetune segmentation`` (``--init`` of the second). Stage joint
     without ``--init`` is the one-stage form. The data table gives task and group of every scan.
     """
+
+    planar: ClassVar = {"views": {"size": 192}}
 
     stage: Literal["encoder", "joint"] = Field(
         "encoder", description="encoder: the encoder alone; joint: encoder and decoder together"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from medssl.config.run import RunConfig
 
 class LvmMedConfig(RunConfig):
     """LVM-Med (Nguyen et al., NeurIPS 2023): the paper's values, our choice where it is silent."""
+
+    planar: ClassVar = {"size": 224}
 
     nodes: int = Field(16, ge=2, description="images per graph N (LVM-Med: 16); left-over images are dropped")
     neighbours: int = Field(5, ge=1, description="edges per node k (LVM-Med: 5), at most N - 1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,13 +13,15 @@ from medssl.config.run import RunConfig
 class MaskedImageConfig(RunConfig):
     """What methods share that hide cells of an image and learn to fill them in."""
 
+    planar: ClassVar = {"aspect": 4 / 3}
+
     size: int | None = Field(
-        None, ge=8, description="edge of the view, voxels; by default that of the source crop (2D: 224)"
+        None, ge=8, description="edge of the view, voxels; by default that of the source crop"
     )
     scale: Range = Field(
         (0.67, 1.0), description="volume fraction of the source that the view shows (SparK: 0.67 to 1, in 2D)"
     )
-    aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of the view (SparK: 4/3, in 2D)")
+    aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of the view (2D: 4/3, as SparK)")
     turn_p: float = Field(
         1.0,
         ge=0,

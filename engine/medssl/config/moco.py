@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from medssl.config.run import RunConfig
@@ -10,6 +12,8 @@ from medssl.config.two_views import MomentumConfig, TwoViewsConfig
 
 class MocoConfig(RunConfig):
     """MoCo v2 (Chen et al. 2020): a query matches its key among a queue of earlier keys."""
+
+    planar: ClassVar = {"views": {"scale": (0.2, 1.0)}}
 
     views: TwoViewsConfig = Field(TwoViewsConfig(), description="the two crops")
     hidden: int = Field(2048, ge=1, description="hidden width of the projection head (MoCo v2: 2048)")

@@ -22,7 +22,7 @@ class SamplingConfig(RunConfig):
         None,
         ge=8,
         description="edge of a source crop in voxels; methods cut their views out of it; by default that of "
-        "the largest view, so that views are not magnified beyond what they leave out, at least 64",
+        "the largest view, so that views are not magnified beyond what they leave out, at least 64 (2D: 224)",
     )
     zoom: tuple[float, float] = Field(
         (0.8, 1.25), description="smallest and largest factor on the box that is read and resized to the crop"

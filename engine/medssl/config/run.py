@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,6 +22,32 @@ class RunConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    planar: ClassVar[Mapping[str, Any]] = {}
+    """Defaults in 2D where they differ from those of the fields, which are those of 3D."""
+
+    @classmethod
+    def for_dims(cls, values: Mapping[str, Any], dims: int) -> Self:
+        """Settings whose defaults are those of 2D or of 3D.
+
+        Args:
+            values: what is given; may be nested.
+            dims: 2 or 3.
+
+        Raises:
+            ValidationError: the values do not fit the model.
+        """
+        return cls.model_validate(_joined(cls._planar(), values) if dims == 2 else values)
+
+    @classmethod
+    def _planar(cls) -> dict[str, Any]:
+        """``planar`` of the model and of the models in its fields; a model wins over those in it."""
+        inner = {
+            name: field.default._planar()
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, RunConfig)
+        }
+        return _joined({name: part for name, part in inner.items() if part}, cls.planar)
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
@@ -45,6 +72,15 @@ class RunConfig(BaseModel):
         """Short hash over all values: equal settings have equal digests."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _joined(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` over ``defaults``, models in models too."""
+    joined = {**defaults, **values}
+    for name, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(values.get(name), Mapping):
+            joined[name] = _joined(default, values[name])
+    return joined
 
 
 def explain(error: ValidationError) -> str:

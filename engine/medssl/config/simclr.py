@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from medssl.config.run import RunConfig
@@ -10,6 +12,8 @@ from medssl.config.two_views import TwoViewsConfig
 
 class SimclrConfig(RunConfig):
     """SimCLR (Chen et al. 2020): two views of an image agree, all other images of the batch are negatives."""
+
+    planar: ClassVar = {"views": {"scale": (0.08, 1.0)}}
 
     views: TwoViewsConfig = Field(TwoViewsConfig(), description="the two crops")
     hidden: int = Field(2048, ge=1, description="hidden width of the projection head (SimCLR: 2048)")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -31,6 +33,14 @@ class ClusteringConfig(RunConfig):
 class SwavConfig(RunConfig):
     """SwAV-medical (Ghesu et al. 2022): defaults of SwAV where the paper is silent."""
 
+    planar: ClassVar = {
+        "global_size": 224,
+        "local_size": 96,
+        "global_scale": (0.14, 1.0),
+        "local_scale": (0.05, 0.14),
+        "aspect": 4 / 3,
+    }
+
     crops: ClusteringConfig = Field(
         ClusteringConfig(), description="clustering of pooled crops: the published form"
     )
@@ -42,6 +52,12 @@ class SwavConfig(RunConfig):
     modality_mode: Literal["shared", "partitioned", "per_modality_marginal"] = Field(
         "partitioned", description="how modalities share the prototypes (section A.3 of the method notes)"
     )
+    prototype_split: Literal["equal", "sqrt", "log"] = Field(
+        "equal",
+        description="how many of the prototypes a modality has: equally many, or by the root or the "
+        "logarithm of the number of its volumes",
+    )
+    modality_volumes: tuple[int, ...] = Field((), description="volumes per modality; taken from the data")
     softmax_over: Literal["all", "block"] = Field("all", description="prototypes a prediction competes with")
     freeze_prototypes_steps: int = Field(313, ge=0, description="steps before prototypes move (SwAV: 313)")
     global_size: int = Field(96, ge=16, description="edge of the two global crops, voxels (2D: 224)")
@@ -49,7 +65,7 @@ class SwavConfig(RunConfig):
     local_count: int = Field(6, ge=0, description="number of local crops (SwAV: 6)")
     global_scale: Range = Field((0.25, 1.0), description="volume fraction of a global crop (2D: 0.14 to 1)")
     local_scale: Range = Field((0.05, 0.25), description="volume fraction of a local crop (2D: 0.05 to 0.14)")
-    aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a crop")
+    aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a crop (2D: 4/3)")
     rotation: float = Field(
         0.0, ge=0, le=180, description="largest random rotation of a crop, degrees (method notes: 10 to 20)"
     )
@@ -73,3 +89,25 @@ class SwavConfig(RunConfig):
         if self.crops.weight == 0 and self.cells.weight == 0:
             raise ValueError("crops.weight and cells.weight are both 0: nothing to learn")
         return self
+
+    def for_modalities(self, volumes: Sequence[int]) -> Self:
+        """The same settings for data with so many volumes per modality."""
+        return self.model_copy(update={"modality_volumes": tuple(volumes)})
+
+    def prototype_weights(self, modalities: int) -> list[float]:
+        """Relative number of prototypes per modality; generated volumes, counted last, have the mean.
+
+        Args:
+            modalities: number of modalities M, generated volumes included.
+
+        Raises:
+            ValueError: the volumes of the modalities are not known.
+        """
+        if self.prototype_split == "equal":
+            return [1.0] * modalities
+        counted = modalities - (self.synthetic > 0)
+        if len(self.modality_volumes) != counted:
+            raise ValueError(f"prototype_split needs modality_volumes of {counted} modalities")
+        size = math.sqrt if self.prototype_split == "sqrt" else math.log1p
+        weights = [size(volumes) for volumes in self.modality_volumes]
+        return [*weights, *[sum(weights) / counted] * (modalities - counted)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from medssl.config.augmentation import IntensityConfig, Range
@@ -11,9 +13,11 @@ from medssl.config.run import RunConfig
 class TwoViewsConfig(RunConfig):
     """Two crops of equal size; the papers' crops and colours, as far as grey-scale scans allow."""
 
+    planar: ClassVar = {"size": 224}
+
     size: int = Field(96, ge=16, description="edge of both crops, voxels (2D: 224)")
     scale: Range = Field(
-        (0.25, 1.0), description="volume fraction of a crop (SimCLR 0.08 to 1, MoCo v2 0.2 to 1, in 2D)"
+        (0.25, 1.0), description="volume fraction of a crop (2D: SimCLR and BYOL 0.08 to 1, MoCo v2 0.2 to 1)"
     )
     aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a crop")
     rotation: float = Field(0.0, ge=0, le=180, description="largest random rotation of a crop, degrees")

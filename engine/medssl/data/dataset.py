@@ -112,6 +112,11 @@ class CropDataset:
         numbers: NDArray[np.uint32] = self.cache.entries[column][self.rows].astype(np.uint32)
         return numbers
 
+    def modality_volumes(self) -> list[int]:
+        """Number of volumes of each of `modalities`."""
+        counts = np.bincount(self.families("modality"), minlength=len(self.modalities))
+        return [int(count) for count in counts]
+
     def domains(self) -> tuple[list[str], list[str], list[tuple[int, int]]]:
         """Names of all tasks, names of all groups, and the pairs of their numbers that occur."""
         tasks, groups = (self.families(name).astype(np.uint64) for name in ("task", "group"))

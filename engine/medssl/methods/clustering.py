@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.distributed as dist
@@ -27,7 +28,7 @@ class Clustering(nn.Module):
 
     Args:
         in_channels: channels of the features.
-        modalities: number of modalities M; the prototypes are split into M equal blocks.
+        weights: relative number of prototypes of each of the M modalities.
         config: sizes and temperatures.
         mode: how modalities share prototypes.
         softmax_over: prototypes a prediction competes with.
@@ -42,20 +43,21 @@ class Clustering(nn.Module):
     def __init__(
         self,
         in_channels: int,
-        modalities: int,
+        weights: Sequence[float],
         config: ClusteringConfig,
         mode: CodeMode = "partitioned",
         softmax_over: SoftmaxOver = "all",
     ) -> None:
         super().__init__()
-        if config.prototypes < 2 * modalities:
+        modalities, total = len(weights), sum(weights)
+        bounds = [int(config.prototypes * sum(weights[:m]) / total + 1e-6) for m in range(modalities + 1)]
+        if any(stop - start < 2 for start, stop in pairwise(bounds)):
             raise ValueError(f"{config.prototypes} prototypes are too few for {modalities} modalities")
         self.config = config
         self.mode = mode
         self.softmax_over = softmax_over
         self.head = ProjectionHead(in_channels, config.hidden, config.dim)
         self.prototypes = Prototypes(config.dim, config.prototypes)
-        bounds = [config.prototypes * m // modalities for m in range(modalities + 1)]
         self.blocks = {m: slice(bounds[m], bounds[m + 1]) for m in range(modalities)}
         # Newest first, one queue per assigning view and modality; a counter tells how much of it is real.
         self.register_buffer("queue", torch.zeros(2, modalities, config.queue_length, config.dim))

@@ -60,10 +60,10 @@ class Swav(nn.Module):
         self.config = config
         self.dense = DenseFeatures(encoder.levels)
         self.generated = modalities  # the modality of generated volumes comes after those of the data
-        modalities += config.synthetic > 0
-        modes = (modalities, config.crops, config.modality_mode, config.softmax_over)
+        weights = config.prototype_weights(modalities + (config.synthetic > 0))
+        modes = (weights, config.crops, config.modality_mode, config.softmax_over)
         self.crops = Clustering(encoder.levels[-1].channels, *modes) if config.crops.weight else None
-        modes = (modalities, config.cells, config.modality_mode, config.softmax_over)
+        modes = (weights, config.cells, config.modality_mode, config.softmax_over)
         self.cells = Clustering(self.dense.in_channels, *modes) if config.cells.weight else None
         n = encoder.spatial_dims
         self.multicrop = MultiCrop(

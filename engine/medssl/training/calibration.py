@@ -29,7 +29,8 @@ def calibrate_norms(module: nn.Module, forward: Callable[[Batch], object], batch
         forward: one pass in training mode.
         batches: what to pass.
 
-    Reference: Wu and Johnson, "Rethinking Batch in BatchNorm", arXiv:2105.07576, section 3 (precise batch norm).
+    Reference: Wu and Johnson, "Rethinking Batch in BatchNorm", arXiv:2105.07576, section 3
+    (precise batch norm).
     """
     module.train()
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.training]

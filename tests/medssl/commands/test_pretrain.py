@@ -19,6 +19,7 @@ from medssl.config.pretrain import PretrainConfig, SamplingConfig
 from medssl.config.simclr import SimclrConfig
 from medssl.config.spark import SparkConfig
 from medssl.config.swav import SwavConfig
+from medssl.data.dataset import CropDataset
 from medssl.errors import InputError
 from medssl.inference.load import load_encoder
 from medssl.io import read_volume, write_volume
@@ -70,6 +71,16 @@ def test_a_run_leaves_weights_that_load_with_head_prototypes_and_projection(
     assert [event["step"] for event in events] == [1, 2, 3, 4]
     resolved = PretrainConfig.from_yaml(config.out / "config.yaml")
     assert resolved.settings["crops"]["epsilon"] == 0.05  # defaults are written out too
+
+
+def test_the_split_of_the_prototypes_follows_the_data(pretrain_config, monkeypatch) -> None:
+    monkeypatch.setattr(CropDataset, "modality_volumes", lambda self: [400, 100])
+    config = pretrain_config(training={"steps": 1, "batch_size": 4})
+    settings = {**config.settings, "prototype_split": "sqrt"}
+    drain(pretrain.run(config.model_copy(update={"settings": settings})))
+    loaded = load_encoder(config.out)
+    assert loaded.prototypes is not None
+    assert loaded.metadata["prototype_blocks"] == {"CT": [0, 5], "MR": [5, 8]}  # of 8, by 20 to 10
 
 
 def test_stopped_and_resumed_equals_uninterrupted(pretrain_config, tmp_path: Path) -> None:
@@ -296,12 +307,14 @@ def test_norms_of_an_encoder_that_saw_parts_are_measured_on_whole_images(
 def test_what_a_run_leaves_open_is_what_its_method_needs() -> None:
     """Views are not magnified, and where only images of one task repel each other, there are two of each."""
     left_open = SamplingConfig()
-    swav = wanted_sampling(left_open, SwavConfig(global_size=96))
+    swav = wanted_sampling(left_open, SwavConfig(global_size=96), 3)
     assert (swav.crop, swav.family, swav.together) == (96, "group", 1)
-    assert wanted_sampling(left_open, SimclrConfig.model_validate({"views": {"size": 128}})).crop == 128
-    assert wanted_sampling(left_open, SparkConfig()).crop == 64
-    hssl = wanted_sampling(left_open, HsslConfig(negatives="same_task"))
+    assert wanted_sampling(left_open, SimclrConfig.model_validate({"views": {"size": 128}}), 3).crop == 128
+    assert wanted_sampling(left_open, SparkConfig(), 3).crop == 64
+    hssl = wanted_sampling(left_open, HsslConfig(negatives="same_task"), 3)
     assert (hssl.family, hssl.together) == ("task", 2)
-    assert wanted_sampling(left_open, HsslConfig()).together == 1
+    assert wanted_sampling(left_open, HsslConfig(), 3).together == 1
     chosen = SamplingConfig(crop=48, family="group", together=1)
-    assert wanted_sampling(chosen, HsslConfig(negatives="same_task")) == chosen
+    assert wanted_sampling(chosen, HsslConfig(negatives="same_task"), 3) == chosen
+    assert wanted_sampling(left_open, SparkConfig(), 2).crop == 224, "its view is the source crop"
+    assert wanted_sampling(chosen, SparkConfig(), 2).crop == 48

@@ -14,7 +14,7 @@ from medssl.methods.clustering import Clustering
 def make(modalities=2, **changes) -> Clustering:
     torch.manual_seed(0)
     settings = {"prototypes": 8, "hidden": 16, "dim": 6, **changes}
-    return Clustering(5, modalities, ClusteringConfig(**settings))
+    return Clustering(5, [1] * modalities, ClusteringConfig(**settings))
 
 
 def features(n, seed):
@@ -47,6 +47,11 @@ def test_no_rows_cost_nothing_and_move_nothing():
 
 def test_prototypes_are_shared_out_evenly():
     assert make(modalities=3, prototypes=8).blocks == {0: slice(0, 2), 1: slice(2, 5), 2: slice(5, 8)}
+
+
+def test_prototypes_are_shared_out_by_weight():
+    module = Clustering(5, [1, 3, 1], ClusteringConfig(prototypes=10, hidden=4, dim=4))
+    assert list(module.blocks.values()) == [slice(0, 2), slice(2, 8), slice(8, 10)]
 
 
 def test_too_few_prototypes_are_refused():

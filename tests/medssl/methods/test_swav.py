@@ -177,5 +177,15 @@ def test_generated_volumes_are_a_modality_of_their_own(spatial_dims):
     assert plain.modality.tolist() == [0, 1, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("split", "weights"), [("equal", [1, 1, 1]), ("sqrt", [10, 4, 7]), ("log", [4.61512, 2.83321, 3.72417])]
+)
+def test_prototypes_of_a_modality_by_the_number_of_its_volumes(split, weights):
+    config = settings(synthetic=0.5, prototype_split=split).for_modalities([100, 16])
+    assert config.prototype_weights(3) == pytest.approx(weights, rel=1e-5)
+    with pytest.raises(ValueError, match="modality_volumes of 3"):
+        settings(prototype_split="sqrt").prototype_weights(3)
+
+
 def test_shared_prototypes_have_no_blocks(spatial_dims):
     assert make(spatial_dims, modality_mode="shared").prototype_blocks() == []

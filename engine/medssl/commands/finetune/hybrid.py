@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from medssl.commands.finetune.start import Start
 from medssl.config.prepare import CacheConfig
 from medssl.config.run import explain
+from medssl.config.swav import SwavConfig
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
 
@@ -42,6 +43,8 @@ def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any
     dims, loop = task.network.encoder.spatial_dims, config.loop()
     dataset = CropDataset(cache, dims, (config.hybrid_crop,) * dims)
     sampler = FamilySampler(dataset.families("group"), loop.batch_size, seed=config.seed)
+    if isinstance(settings, SwavConfig):
+        settings = settings.for_modalities(dataset.modality_volumes())
     method = entry.build(settings, task.backbone, len(dataset.modalities))
     ramp = round(config.hybrid_ramp * loop.steps)
     hybrid = HybridTask(task, method, config.hybrid, ramp)  # type: ignore[arg-type]

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from medssl.config.hssl import HsslConfig
+from medssl.config.lvm_med import LvmMedConfig
+from medssl.config.simclr import SimclrConfig
+from medssl.config.spark import SparkConfig
+from medssl.config.swav import SwavConfig
+
+
+def test_swav_in_2d_has_the_published_crops() -> None:
+    planar, solid = SwavConfig.for_dims({}, 2), SwavConfig.for_dims({}, 3)
+    assert (planar.global_size, planar.local_size, planar.local_count) == (224, 96, 6)
+    assert (planar.global_scale, planar.local_scale) == ((0.14, 1.0), (0.05, 0.14))
+    assert solid == SwavConfig()
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        (SimclrConfig.for_dims({}, 2).views, 224),
+        (HsslConfig.for_dims({}, 2).views, 192),
+        (LvmMedConfig.for_dims({}, 2), 224),
+        (SparkConfig.for_dims({}, 2), None),
+        (LvmMedConfig.for_dims({}, 3), 96),
+        (HsslConfig.for_dims({}, 3).views, 96),
+        (SparkConfig.for_dims({}, 3), None),
+    ],
+)
+def test_views_have_the_published_size(settings, size) -> None:
+    assert settings.size == size
+
+
+def test_what_is_given_wins_and_leaves_the_rest() -> None:
+    settings = SimclrConfig.for_dims({"views": {"size": 64}, "dim": 32}, 2)
+    assert (settings.views.size, settings.views.scale, settings.dim) == (64, (0.08, 1.0), 32)
+    assert HsslConfig.for_dims({"views": {"size": 64}}, 2).views.rotation == 15
+    assert SwavConfig.for_dims({"global_size": 48}, 2).local_size == 96
