@@ -101,7 +101,7 @@ def _train(
     from medssl.data.dataset import CropDataset, Loader
     from medssl.data.sampler import FamilySampler
     from medssl.nets.backbone import Backbone
-    from medssl.nets.encoders import build_encoder
+    from medssl.nets.encoders import build_encoder, set_drop_path
     from medssl.training.first_step import blame_settings
     from medssl.training.initialise import initialise
     from medssl.training.loop import fit
@@ -132,6 +132,10 @@ def _train(
     loader = Loader(dataset, sampler, workers=sampling.workers, prefetch=sampling.prefetch)
     torch.manual_seed(config.seed)
     backbone = Backbone(build_encoder(config.encoder, config.dims, padding=config.padding))
+    try:
+        set_drop_path(backbone.encoder, config.drop_path)
+    except ValueError as error:
+        raise InputError(f"--drop-path: {error}; given --encoder {config.encoder}") from error
     is_new = not folder.checkpoints()  # a resumed run may have been killed before its first one
     if config.init is not None and is_new:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))

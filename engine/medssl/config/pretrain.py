@@ -75,6 +75,13 @@ class PretrainConfig(CommandConfig):
         description="what tiny, small and base see beyond the border of a scan: its last cell goes on, or "
         "zeros, by which cells learn how far the border is",
     )
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability that the last residual branch of resnet50 or resenc-l is left out while "
+        "training, falling to 0 at the first one (SparK: 0.05)",
+    )
     steps: int | None = Field(None, ge=1, description="optimiser steps, in place of training.steps")
     batch_size: int | None = Field(
         None, ge=1, description="crops per step over all processes, in place of training.batch_size"

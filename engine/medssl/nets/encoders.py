@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 from monai.networks.blocks.convolutions import Convolution, ResidualUnit
+from monai.networks.layers.drop_path import DropPath
 from torch import Tensor, nn
 
 from medssl.nets.resenc import ResEncEncoder
@@ -160,6 +161,27 @@ def build_encoder(
     if padding is not None and "padding" in settings:
         settings["padding"] = padding
     return restore_encoder({"spatial_dims": spatial_dims, "in_channels": in_channels, **settings})
+
+
+def set_drop_path(encoder: nn.Module, rate: float) -> None:
+    """Leave out residual branches at random while training, the deeper the more often.
+
+    Nothing that belongs to the weights: an encoder that is restored has none.
+
+    Args:
+        encoder: changed in place.
+        rate: probability at the last block; it rises linearly from 0 at the first one.
+
+    Raises:
+        ValueError: the encoder has no blocks that can be left out.
+
+    Reference: Huang et al., "Deep networks with stochastic depth", ECCV 2016, equation 4.
+    """
+    blocks = [module for module in encoder.modules() if isinstance(module, DropPath)]
+    if rate and not blocks:
+        raise ValueError("drop path is offered by resnet50 and resenc-l")
+    for index, block in enumerate(blocks):
+        block.drop_prob = rate * index / max(1, len(blocks) - 1)
 
 
 def restore_encoder(config: Mapping[str, Any]) -> AnyEncoder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from monai.networks.layers.drop_path import DropPath
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
@@ -108,13 +109,14 @@ class _Block(nn.Module):
         self.conv1 = _ConvNorm(spatial_dims, before, after, step=step)
         self.conv2 = _ConvNorm(spatial_dims, after, after)
         self.act = nn.LeakyReLU(0.01)
+        self.drop_path = DropPath(0.0)
         skip: list[nn.Module] = [Pool[Pool.AVG, spatial_dims](step, step)] if step > 1 else []
         if before != after:
             skip.append(_ConvNorm(spatial_dims, before, after, kernel_size=1, bias=False))
         self.skip = nn.Sequential(*skip)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.act(self.conv2(self.act(self.conv1(x))) + self.skip(x))
+        y: Tensor = self.act(self.drop_path(self.conv2(self.act(self.conv1(x)))) + self.skip(x))
         return y
 
 

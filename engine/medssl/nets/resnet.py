@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.networks.layers.drop_path import DropPath
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import Tensor, nn
 
@@ -150,6 +151,7 @@ class _Bottleneck(nn.Module):
         self.conv3 = conv(inner, after, kernel_size=1, bias=False)
         self.bn3 = norm(after)
         self.relu = nn.ReLU()
+        self.drop_path = DropPath(0.0)
         self.downsample: nn.Module = nn.Identity()
         if step != 1 or before != after:
             self.downsample = nn.Sequential(
@@ -159,5 +161,5 @@ class _Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
-        z: Tensor = self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+        z: Tensor = self.relu(self.drop_path(self.bn3(self.conv3(y))) + self.downsample(x))
         return z

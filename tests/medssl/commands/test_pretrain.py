@@ -83,6 +83,12 @@ def test_the_split_of_the_prototypes_follows_the_data(pretrain_config, monkeypat
     assert loaded.metadata["prototype_blocks"] == {"CT": [0, 5], "MR": [5, 8]}  # of 8, by 20 to 10
 
 
+def test_drop_path_is_refused_for_encoders_without_it(pretrain_config) -> None:
+    config = pretrain_config().model_copy(update={"drop_path": 0.1})
+    with pytest.raises(InputError, match="--drop-path.*resnet50.*given --encoder tiny"):
+        drain(pretrain.run(config))
+
+
 def test_stopped_and_resumed_equals_uninterrupted(pretrain_config, tmp_path: Path) -> None:
     drain(pretrain.run(pretrain_config(out=tmp_path / "whole")))
     config = pretrain_config(out=tmp_path / "parts", data=tmp_path / "whole" / "cache")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.fx
+from monai.networks.layers.drop_path import DropPath
 
-from medssl.nets.encoders import ENCODERS, ResidualEncoder, build_encoder, restore_encoder
+from medssl.nets.encoders import ENCODERS, ResidualEncoder, build_encoder, restore_encoder, set_drop_path
 
 
 @pytest.fixture(params=[2, 3])
@@ -141,3 +143,27 @@ def test_stages_in_turn_are_the_forward_pass(architecture, spatial_dims):
         for stage, level in zip(encoder.stages, pyramid, strict=True):
             x = stage(x)
             assert torch.equal(x, level)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resenc-l"])
+def test_drop_path_leaves_out_branches_of_the_deeper_blocks_while_training(name):
+    encoder = build_encoder(name, 2)
+    rates = [module.drop_prob for module in encoder.modules() if isinstance(module, DropPath)]
+    assert rates
+    assert set(rates) == {0.0}
+    set_drop_path(encoder, 0.4)
+    rates = [module.drop_prob for module in encoder.modules() if isinstance(module, DropPath)]
+    assert (rates[0], rates[-1]) == (0, 0.4)
+    assert np.ptp(np.diff(rates)) < 1e-9
+    x = torch.rand(2, 1, 64, 64)
+    torch.testing.assert_close(encoder.eval()(x)[-1], encoder(x)[-1], rtol=0, atol=0)
+    encoder.train()
+    assert not torch.equal(encoder(x)[-1], encoder(x)[-1])
+    restored = restore_encoder(encoder.config)
+    assert {m.drop_prob for m in restored.modules() if isinstance(m, DropPath)} == {0.0}
+
+
+def test_drop_path_is_refused_where_nothing_can_be_left_out():
+    with pytest.raises(ValueError, match="resnet50 and resenc-l"):
+        set_drop_path(build_encoder("tiny", 2), 0.1)
+    set_drop_path(build_encoder("tiny", 2), 0)
