@@ -91,7 +91,7 @@ class FinetuneConfig(CommandConfig):
         "training.batch_size in segmentation",
     )
     evaluate_every: int | None = Field(
-        None, ge=1, description="steps between two looks at held-out patches; default 50, brief 10"
+        None, ge=1, description="steps between two looks at held-out patches; default 50, brief 8"
     )
     patience: int = Field(6, ge=1, description="looks without a better Dice before training stops early")
     encoder: str = Field("small", description="size of the encoder where init is none: tiny, small or base")

@@ -26,6 +26,11 @@ class SparkConfig(MaskedImageConfig):
         description="norm of seen cells before hidden ones are filled with a learned token (S3D: instance "
         "without scale; its efficient form: none)",
     )
+    fill: Literal["mean", "zero"] = Field(
+        "mean",
+        description="what the first convolution and the U-Net decoder see in hidden cells: the mean of the "
+        "seen ones (published: 0 in a standardised image, which is the same) or zero",
+    )
     rim: bool = Field(
         False,
         description="as published S3D: the image itself is not masked, so the first convolution sees the rim "

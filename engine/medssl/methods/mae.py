@@ -12,7 +12,7 @@ from medssl.config.mae import MaeConfig
 from medssl.losses.reconstruction import explained, masked_patch_loss
 from medssl.nets.backbone import Backbone
 from medssl.nets.reconstruction import build_reconstruction
-from medssl.nets.sparse_layers import VisibleCells, global_average, show
+from medssl.nets.sparse_layers import VisibleCells, fill_with_mean, show
 from medssl.protocols import Batch, Encoder, Losses
 from medssl.transforms.masked_image import MaskedImage, MaskedView
 
@@ -54,13 +54,10 @@ class Mae(nn.Module):
     def filled(self, views: MaskedImage) -> Tensor:
         """(B, C, *S) with hidden voxels replaced."""
         cells = VisibleCells(views.visible)
-        shown = show(views.image, cells)
-        if self.config.fill == "zero":
-            return shown
-        filling = global_average(shown, cells)  # (B, C, *1)
-        if self.token is not None:
-            filling = self.token.view(1, -1, *(1,) * (shown.ndim - 2))
-        return torch.where(cells.mask(shown).bool(), shown, filling)
+        if self.token is None:
+            return (show if self.config.fill == "zero" else fill_with_mean)(views.image, cells)
+        filling = self.token.view(1, -1, *(1,) * (views.image.ndim - 2))
+        return torch.where(cells.mask(views.image).bool(), views.image, filling)
 
     def forward(self, views: MaskedImage, step: int) -> Losses:
         """Squared error over hidden cells.

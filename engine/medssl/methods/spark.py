@@ -13,7 +13,7 @@ from medssl.losses.reconstruction import explained, masked_patch_loss
 from medssl.nets.backbone import Backbone
 from medssl.nets.reconstruction import Densify, build_reconstruction
 from medssl.nets.sparse import sparsify
-from medssl.nets.sparse_layers import VisibleCells, global_average, show
+from medssl.nets.sparse_layers import VisibleCells, fill_with_mean, global_average, show
 from medssl.protocols import Batch, Encoder, Losses
 from medssl.transforms.masked_image import MaskedImage, MaskedView
 
@@ -43,7 +43,7 @@ class Spark(nn.Module):
         encoder = cast("Encoder", backbone.encoder)
         self.backbone = backbone
         self.config = config
-        self.sparse = sparsify(backbone.encoder, mask_input=not config.rim)
+        self.sparse = sparsify(backbone.encoder, mask_input=config.fill == "zero" and not config.rim)
         self.densify = Densify(encoder.spatial_dims, encoder.levels, config.densify_norm)
         self.reconstruct = build_reconstruction(
             backbone, config.decoder, width=config.width, channels=config.decoder_channels
@@ -60,8 +60,9 @@ class Spark(nn.Module):
     def encode(self, views: MaskedImage) -> tuple[list[Tensor], Tensor]:
         """The sparse pyramid, 0 in hidden cells, and the reconstruction (B, C, *S)."""
         cells = VisibleCells(views.visible)
-        pyramid = self.sparse(views.image, views.visible)
-        return pyramid, self.reconstruct(show(views.image, cells), self.densify(pyramid, cells))
+        shown = (show if self.config.fill == "zero" else fill_with_mean)(views.image, cells)
+        pyramid = self.sparse(views.image if self.config.rim else shown, views.visible)
+        return pyramid, self.reconstruct(shown, self.densify(pyramid, cells))
 
     def forward(self, views: MaskedImage, step: int) -> Losses:
         """Squared error over hidden cells.

@@ -100,6 +100,12 @@ def hide_last(x: Tensor, cells: VisibleCells) -> Tensor:
     return x * cells.mask(x, last=True)
 
 
+def fill_with_mean(x: Tensor, cells: VisibleCells) -> Tensor:
+    """The image as the encoder may see it: hidden cells at the mean of the seen ones, 0 if standardised."""
+    shown = show(x, cells)
+    return torch.where(cells.mask(x).bool(), shown, global_average(shown, cells))
+
+
 def global_average(x: Tensor, cells: VisibleCells) -> Tensor:
     """Mean of a sparse map over its seen positions: (B, C, *S) -> (B, C, *1)."""
     total = x.flatten(2).sum(dim=2) / cells.counts(x).to(x.dtype)

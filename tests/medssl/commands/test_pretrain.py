@@ -85,7 +85,7 @@ def test_the_split_of_the_prototypes_follows_the_data(pretrain_config, monkeypat
 
 def test_drop_path_is_refused_for_encoders_without_it(pretrain_config) -> None:
     config = pretrain_config().model_copy(update={"drop_path": 0.1})
-    with pytest.raises(InputError, match="--drop-path.*resnet50.*given --encoder tiny"):
+    with pytest.raises(InputError, match=r"--drop-path.*resnet50.*given --encoder tiny"):
         drain(pretrain.run(config))
 
 

@@ -8,6 +8,7 @@ from medssl.losses.reconstruction import masked_patch_loss
 from medssl.methods import METHODS
 from medssl.nets.backbone import Backbone
 from medssl.nets.encoders import ResidualEncoder
+from medssl.nets.resnet import ResNetEncoder
 from medssl.protocols import Batch
 from medssl.training.optim import parameter_groups
 from medssl.transforms.masked_image import MaskedImage
@@ -42,7 +43,7 @@ def seen(views):
     return torch.nn.functional.interpolate(views.visible.float(), size=views.image.shape[2:]).bool()
 
 
-@pytest.mark.parametrize("changes", [{}, S3D], ids=["spark", "s3d"])
+@pytest.mark.parametrize("changes", [{}, {"fill": "zero"}, S3D], ids=["spark", "zero", "s3d"])
 def test_what_is_hidden_reaches_the_loss_as_target_only(spatial_dims, changes):
     method = make(spatial_dims, **changes).eval()
     views = drawn(method, batch(spatial_dims))
@@ -50,10 +51,27 @@ def test_what_is_hidden_reaches_the_loss_as_target_only(spatial_dims, changes):
     first, second = method.encode(views), method.encode(other)
     for a, b in zip((*first[0], first[1]), (*second[0], second[1]), strict=True):
         assert torch.equal(a, b)
-    normalise = not changes
+    normalise = changes != S3D
     expected = masked_patch_loss(first[1], views.image, views.visible, normalise)
     torch.testing.assert_close(method(views, 0).total, expected)
     assert method(other, 0).total != expected
+
+
+@torch.no_grad()
+def test_hidden_cells_are_the_mean_grey_for_the_first_convolution(spatial_dims):
+    """So that an offset of a whole image moves nothing behind a norm; with zeros it moves the rims."""
+    encoder = ResNetEncoder(spatial_dims, blocks=(1, 1, 1, 1), width=4)
+    image = batch(spatial_dims, size=96).image
+    visible = torch.zeros(len(image), 1, *(3,) * spatial_dims, dtype=torch.bool)
+    visible[:, :, *(1,) * spatial_dims] = True  # the middle: zeros beyond the border are no part of this
+    distance = {}
+    for fill in ("mean", "zero"):
+        config = SparkConfig(**{**TINY, "cell": 32}, fill=fill)
+        method = METHODS["spark"].build(config, Backbone(encoder), modalities=1)
+        first, moved = (method.encode(MaskedImage(image + offset, visible))[0][0] for offset in (0, 0.5))
+        distance[fill] = float((first - moved).abs().max())
+    assert distance["mean"] < 1e-3
+    assert distance["zero"] > 0.05
 
 
 def test_the_mask_is_the_coarsest_stride_by_default(spatial_dims):
