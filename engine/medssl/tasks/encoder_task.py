@@ -7,6 +7,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from medssl.nets.backbone import Backbone
 
@@ -46,6 +47,8 @@ class EncoderTask(nn.Module, Generic[Network]):
         self.network = network
         self.frozen_steps = frozen_steps
         self.freeze_statistics = freeze_statistics
+        self.fix_statistics = False
+        """Keep the statistics of every batch norm: one patch at a time says too little about them."""
 
     @property
     def backbone(self) -> Backbone:
@@ -53,10 +56,13 @@ class EncoderTask(nn.Module, Generic[Network]):
         return self.network.backbone
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode; the encoder's statistics stay as they are where they are frozen."""
+        """Training mode; statistics of the encoder, or all of them, stay as they are where they are frozen."""
         super().train(mode)
         if self.freeze_statistics:
             self.network.encoder.eval()
+        for module in self.modules() if self.fix_statistics else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
         return self
 
     def encoder_learns(self, step: int) -> AbstractContextManager[object]:

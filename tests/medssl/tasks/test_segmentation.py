@@ -155,6 +155,19 @@ def test_frozen_statistics_stay():
     assert model.network.backbone.decoder.training
 
 
+def test_fixed_statistics_stay_and_make_training_and_inference_alike():
+    model = task(2, rotation=0, scaling=1, intensity=False)
+    model.fix_statistics = True
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items() if "running" in name}
+    views = SegmentationViews(torch.rand(1, 1, 32, 32), torch.zeros(1, 1, 32, 32, dtype=torch.long))
+    trained = float(model(views, 0).total.detach())
+    assert any(name.startswith("network.backbone.decoder.") for name in before)
+    for name, value in before.items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
+    assert float(model.eval()(views, 0).total.detach()) == trained
+
+
 def test_deep_supervision_adds_levels():
     model = task(2, supervised_levels=3)
     views = model.views(

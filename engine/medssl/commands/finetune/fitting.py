@@ -75,6 +75,11 @@ def fit_task(
     fabric = build_fabric(config.device, loop.precision)
     optimizer = _optimizer(start, task)
 
+    if loop.batch_size == 1:
+        if is_new:
+            _measure_norms(start, *labelled)
+        labelled[0].fix_statistics = True
+
     def calibrated() -> float:
         was_training = task.training
         _measure_norms(start, *labelled)
