@@ -56,7 +56,7 @@ class EncoderTask(nn.Module, Generic[Network]):
         return self.network.backbone
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode; statistics of the encoder, or all of them, stay as they are where they are frozen."""
+        """Training mode; statistics of the encoder, or all of them, stay where they are frozen."""
         super().train(mode)
         if self.freeze_statistics:
             self.network.encoder.eval()

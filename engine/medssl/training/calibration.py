@@ -46,6 +46,23 @@ def calibrate_norms(module: nn.Module, forward: Callable[[Batch], object], batch
     module.eval()
 
 
+def calibrate_task(task: nn.Module, batches: Iterable[Batch], seed: int = 0) -> None:
+    """`calibrate_norms` of a task in training, on batches augmented as they are for training.
+
+    Args:
+        task: a `medssl.protocols.Task`; left in evaluation mode.
+        batches: labelled.
+        seed: of the augmentation.
+    """
+    device = next(task.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def forward(batch: Batch) -> object:
+        return task(task.views(batch.to(device), generator), 0)  # type: ignore[operator]
+
+    calibrate_norms(task, forward, batches)
+
+
 @torch.no_grad()
 def calibrate_projection(
     dense: DenseFeatures, encoder: nn.Module, batches: Iterable[Batch], *, cells: int = 256, seed: int = 0

@@ -92,7 +92,7 @@ class ClassificationAssay(TableAssay):
             ClassificationConfig(),
             multi_label=self.multi_label,
             frozen_steps=self._frozen_steps(is_pretrained),
-            freeze_statistics=is_pretrained,
+            freeze_statistics=is_pretrained and self._config.mode == "frozen",
         )
 
     def batches(self, fraction: float, seed: int) -> tuple[ClassLoader, int]:

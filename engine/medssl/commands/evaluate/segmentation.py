@@ -89,7 +89,7 @@ class SegmentationAssay(TableAssay):
             SegmentationNetwork(cast("AnyEncoder", encoder), len(self.values)),
             SegmentationConfig(),
             frozen_steps=self._frozen_steps(is_pretrained),
-            freeze_statistics=is_pretrained,
+            freeze_statistics=is_pretrained and self._config.mode == "frozen",
         )
 
     def batches(self, fraction: float, seed: int) -> tuple[PatchLoader, int]:

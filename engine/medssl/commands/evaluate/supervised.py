@@ -31,7 +31,7 @@ from medssl.training.fabric import build_fabric
 if TYPE_CHECKING:
     from torch import nn
 
-_VERSION = 2
+_VERSION = 3
 """Raised when training or judging changes, so that cells of the old form are made anew."""
 
 _TRAINING = ("task", "steps", "seconds", "batch_size", "crop", "lr", "encoder_rate", "mode")
@@ -45,7 +45,8 @@ _OF_PROTOCOL = {
 _DESCRIPTIONS = {
     "label-fraction": "Every encoder is fine-tuned on nested shares of the training subjects (a smaller "
     "share is part of a larger one) with equal budgets, batches and new layers, and judged on the held-out "
-    "subjects after the last step. A seed draws the subjects, the batches and all new weights.",
+    "subjects after the last step, with running statistics measured anew on training batches. A seed draws "
+    "the subjects, the batches and all new weights.",
     "convergence": "Every encoder is fine-tuned on all training subjects and judged on held-out "
     "subjects every {look_every} steps. The target is the best score of training from scratch with "
     "the same seed; the speed-up is 1 - T_pre / T_scratch, with T the first look that reaches the target.",

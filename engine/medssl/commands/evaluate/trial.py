@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,15 @@ from medssl.inference.load import LoadedEncoder
 from medssl.jobs.progress import Progress, Steps
 from medssl.nets.encoders import restore_encoder
 from medssl.store.atomic import atomic_file, write_atomically
+from medssl.training.calibration import calibrate_task
 from medssl.training.loop import fit
 from medssl.training.optim import build_optimizer
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+_CALIBRATION = 8
+"""Batches over which running statistics are measured before a network is judged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +145,19 @@ def train_steps(
     )
     rate = settings.encoder_rate if is_pretrained else 1.0
     optimizer = build_optimizer(task, loop, lambda name: rate if ".encoder." in name else 1.0)
-    watch = _Watch(assay, task, settings, is_watched)
+
+    def measure() -> None:
+        was_training = task.training
+        calibrate_task(task, islice(loader.batches(), _CALIBRATION), seed)
+        task.train(was_training)
+
+    watch = _Watch(assay, task, settings, measure if is_watched else None)
     steps = fit(task, loader, loop, fabric=fabric, seed=seed, optimizer=optimizer, after_step=watch)
     watch.begin()
     fitted = yield from _renamed(steps)
     if fitted.stopped == "signal":
         raise KeyboardInterrupt
+    measure()
     return Trial(
         subjects=subjects,
         steps=fitted.step,
@@ -159,18 +171,20 @@ def train_steps(
 class _Watch:
     """The ``after_step`` of a trial: looks at held-out subjects, and ends training when the time is up."""
 
-    def __init__(self, assay: Assay, task: nn.Module, settings: FineTuningCells, is_watched: bool) -> None:
+    def __init__(
+        self, assay: Assay, task: nn.Module, settings: FineTuningCells, measure: Callable[[], None] | None
+    ) -> None:
         self._assay = assay
         self._task = task
         self._settings = settings
-        self._is_watched = is_watched
+        self._measure = measure
         self._begun = 0.0
         self.looks: list[float] = []
         self.scores: list[float] = []
         self.seconds = 0.0
 
     def begin(self) -> None:
-        if self._is_watched:
+        if self._measure is not None:
             self._look(0)
         self._begun = time.perf_counter()
 
@@ -178,12 +192,14 @@ class _Watch:
         self.seconds += time.perf_counter() - self._begun
         is_over = self._settings.seconds is not None and self.seconds >= self._settings.seconds
         is_last = is_over or step == self._settings.steps
-        if self._is_watched and (is_last or step % self._settings.look_every == 0):
+        if self._measure is not None and (is_last or step % self._settings.look_every == 0):
             self._look(step)
         self._begun = time.perf_counter()
         return is_over
 
     def _look(self, step: int) -> None:
+        if self._measure is not None:
+            self._measure()
         score, _ = self._assay.score(self._task, self._settings.look_subjects or self._assay.look_subjects)
         self.looks.append(float(step))
         self.scores.append(score)

@@ -124,16 +124,11 @@ def fit_task(
 
 def _measure_norms(start: Start, task: Any, loader: Batches) -> None:
     """Statistics of the norms that learn, over the first training batches as augmented for training."""
-    import torch
+    from medssl.training.calibration import calibrate_task
 
-    from medssl.training.calibration import calibrate_norms
-
-    device = next(task.parameters()).device
-    generator = torch.Generator(device).manual_seed(start.config.seed)
     patches = _CALIBRATION // 4 if start.config.brief else _CALIBRATION
     first = islice(loader.batches(), -(-patches // start.config.loop().batch_size))
-    # step 0 is before the encoder learns, and gradients are off anyway
-    calibrate_norms(task, lambda batch: task(task.views(batch.to(device), generator), 0), first)
+    calibrate_task(task, first, start.config.seed)
 
 
 def _optimizer(start: Start, task: Any) -> Optimizer:
