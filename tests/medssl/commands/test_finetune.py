@@ -189,6 +189,18 @@ def test_the_probe_stays_unless_it_is_beaten():
     assert better({"network": score(0.0)}) == "network"
 
 
+@pytest.mark.parametrize(("gained", "lost", "use"), [(5, 0, "network"), (5, 3, "probe"), (16, 4, "network")])
+def test_on_a_few_scribbled_voxels_the_network_must_beat_the_probe_clearly(gained, lost, use):
+    """One standard deviation of a fair coin over the voxels that one model alone has right."""
+    network, probe = np.ones(40, bool), np.ones(40, bool)
+    probe[:gained] = False
+    network[gained : gained + lost] = False
+    scores = {"probe": Score(0.5, {}, {}, probe), "network": Score(0.6, {}, {}, network)}
+    assert better(scores) == use
+    assert ("does not clearly beat" in sentence(scores, use)) == (use == "probe")
+    assert better({**scores, "network": Score(0.4, {}, {}, np.ones(40, bool))}) == "probe"
+
+
 def refused(match: str, config: FinetuneConfig) -> None:
     with pytest.raises(InputError, match=match) as caught:
         drain(finetune.run(config))

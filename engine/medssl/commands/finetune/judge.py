@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,11 +36,13 @@ class Score:
         mean: Dice over the classes but the background, mean over the scans.
         classes: Dice per mask value, counts of all scans added up.
         scans: mean Dice of each scan by name.
+        right: where the model is right, over the held-out voxels of all scans; None where masks are dense.
     """
 
     mean: float
     classes: Mapping[int, float]
     scans: Mapping[str, float]
+    right: NDArray[np.bool_] | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -48,6 +51,20 @@ class Score:
             "dice": {str(value): round(dice, 4) for value, dice in self.classes.items()},
             "scans": {name: round(dice, 4) for name, dice in self.scans.items()},
         }
+
+    def clearly_beats(self, other: Score) -> bool:
+        """A higher Dice, and with a few scribbled voxels more than chance.
+
+        Of the voxels on which one model alone is right, ours must be the majority by more than the standard
+        deviation of a fair coin: after brief training on a few strokes Dice alone is a draw of lots.
+
+        Reference: McNemar, Psychometrika 12 (1947): the sampling error of correlated proportions.
+        """
+        if self.mean <= other.mean or self.right is None or other.right is None:
+            return self.mean > other.mean
+        gained = int((self.right & ~other.right).sum())
+        lost = int((other.right & ~self.right).sum())
+        return gained - lost > math.sqrt(gained + lost)
 
 
 def judge(cohort: Cohort, guess: Guess, phase: str) -> Steps[Score]:
@@ -60,18 +77,21 @@ def judge(cohort: Cohort, guess: Guess, phase: str) -> Steps[Score]:
     """
     total = Overlap(cohort.values)
     scans: dict[str, float] = {}
+    right: list[NDArray[np.bool_]] = []
     for row, volume, target in cohort.judged():
         wanted = target != UNLABELLED
         found = yield from guess(volume, wanted)
         own = Overlap(cohort.values)
         for overlap in (own, total):
             overlap.add(found, target, wanted)
+        if cohort.background is None:  # scribbles: few, and every one counts
+            right.append(found[wanted] == target[wanted])
         dice = mean_dice(own.dice(), cohort.background)
         if np.isfinite(dice):  # a scan with background alone says nothing about the classes
             scans[row.name or row.image.name] = dice
         yield Progress(len(scans), None, phase)
     mean = float(np.mean(list(scans.values()))) if scans else 0.0
-    return Score(mean, total.dice(), scans)
+    return Score(mean, total.dice(), scans, np.concatenate(right) if right else None)
 
 
 def fit_probe(cohort: Cohort, encoder: LoadedEncoder, workspace: Workspace) -> Steps[LinearProbe]:

@@ -58,10 +58,10 @@ def _judge_network(start: Start, cohort: Cohort) -> Steps[Score]:
 
 
 def better(scores: Mapping[str, Score]) -> str:
-    """The model to use; the probe where the network does not beat it."""
+    """The model to use; the probe where the network does not beat it clearly."""
     if "probe" not in scores:
         return "network"
-    if "network" not in scores or scores["network"].mean <= scores["probe"].mean:
+    if "network" not in scores or not scores["network"].clearly_beats(scores["probe"]):
         return "probe"
     return "network"
 
@@ -74,8 +74,9 @@ def sentence(scores: Mapping[str, Score], use: str) -> str:
     network, probe = f"the network (Dice {dice['network']})", f"the linear probe ({dice['probe']})"
     if use == "network":
         return f"{network} beats {probe} on held-out labels"
+    clearly = "clearly " if scores["network"].mean > scores["probe"].mean else ""
     return (
-        f"{network} does not beat {probe} on held-out labels: the probe stays; "
+        f"{network} does not {clearly}beat {probe} on held-out labels: the probe stays; "
         "label more scans or train longer"
     )
 
