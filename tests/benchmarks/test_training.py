@@ -24,7 +24,7 @@ from medssl.training.optim import build_optimizer
 pytestmark = pytest.mark.benchmark
 
 SHAPE, EDGE, CROPS = (300, 512, 512), 64, 200
-STEPS, ROUNDS = 30, 31  # medians of 7 rounds spread by 4 %, more than the limit leaves
+STEPS, ROUNDS = 30, 15
 
 
 class Small(nn.Module):
@@ -49,14 +49,24 @@ class Same:
     """The same batch for ever."""
 
     def __init__(self) -> None:
-        zeros = torch.zeros(4, dtype=torch.int64)
-        self.batch = Batch(torch.rand(4, 1, 40, 40, 40), torch.ones(4, 3), zeros, zeros)
+        zeros = torch.zeros(2, dtype=torch.int64)
+        self.batch = Batch(torch.rand(2, 1, 40, 40, 40), torch.ones(2, 3), zeros, zeros)
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
         while True:
             yield self.batch
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other spend CPU time too: from run to run up to a tenth of all."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_the_loop_costs_at_most_three_percent(figures, tmp_path: Path) -> None:
     data, fabric = Same(), build_fabric("cpu")
     config = TrainingConfig(steps=10_000, checkpoint_every=10_000)
@@ -92,7 +102,7 @@ def test_the_loop_costs_at_most_three_percent(figures, tmp_path: Path) -> None:
         ratio,
         1.03,
         "x",
-        reference="bare forward, backward, clip, step; CPU time",
+        reference="bare forward, backward, clip, step; CPU time of one thread",
         runs=ROUNDS,
     )
 
