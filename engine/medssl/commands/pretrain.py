@@ -144,7 +144,7 @@ def _train(
         if alike := settings.levels_without_choice():
             said = f"every scan has the same {alike}, which teaches nothing; fill it in in the data table"
             yield Progress(0, loop.steps, "starting", message=said)
-    if isinstance(settings, SwavConfig):
+    if isinstance(settings, SwavConfig) and settings.prototype_split != "equal":
         settings = settings.for_modalities(dataset.modality_volumes())
     method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
     if config.init is not None and is_new and backbone.decoder is not None:

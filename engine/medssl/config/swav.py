@@ -109,5 +109,5 @@ class SwavConfig(RunConfig):
         if len(self.modality_volumes) != counted:
             raise ValueError(f"prototype_split needs modality_volumes of {counted} modalities")
         size = math.sqrt if self.prototype_split == "sqrt" else math.log1p
-        weights = [size(volumes) for volumes in self.modality_volumes]
+        weights = [size(max(1, volumes)) for volumes in self.modality_volumes]  # none in this split
         return [*weights, *[sum(weights) / counted] * (modalities - counted)]

@@ -183,6 +183,8 @@ def test_generated_volumes_are_a_modality_of_their_own(spatial_dims):
 def test_prototypes_of_a_modality_by_the_number_of_its_volumes(split, weights):
     config = settings(synthetic=0.5, prototype_split=split).for_modalities([100, 16])
     assert config.prototype_weights(3) == pytest.approx(weights, rel=1e-5)
+    absent = settings(prototype_split=split).for_modalities([9, 0]).prototype_weights(2)
+    assert absent[1] > 0, "a modality that only held-out volumes have still has prototypes"
     with pytest.raises(ValueError, match="modality_volumes of 3"):
         settings(prototype_split="sqrt").prototype_weights(3)
 

@@ -43,7 +43,7 @@ def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any
     dims, loop = task.network.encoder.spatial_dims, config.loop()
     dataset = CropDataset(cache, dims, (config.hybrid_crop,) * dims)
     sampler = FamilySampler(dataset.families("group"), loop.batch_size, seed=config.seed)
-    if isinstance(settings, SwavConfig):
+    if isinstance(settings, SwavConfig) and settings.prototype_split != "equal":
         settings = settings.for_modalities(dataset.modality_volumes())
     method = entry.build(settings, task.backbone, len(dataset.modalities))
     ramp = round(config.hybrid_ramp * loop.steps)
