@@ -60,7 +60,7 @@ class TrainingConfig(RunConfig):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true",
         description="arithmetic of the forward pass; mixed precision pays on a GPU and, bf16, on a CPU with "
-        "instructions for it",
+        "AMX; on other CPUs bf16-mixed computes in 32-true and says so",
     )
     compile: bool = Field(False, description="torch.compile the trainable: pays on long GPU runs")
     channels_last: bool = Field(False, description="channels-last memory format, faster convolutions")

@@ -20,7 +20,7 @@ def build_fabric(device: str = "auto", precision: str = "32-true", *, partial: b
 
     Args:
         device: auto, cpu, cuda or cuda:i; under torchrun each process takes its own GPU.
-        precision: 32-true, bf16-mixed or 16-mixed.
+        precision: 32-true, bf16-mixed or 16-mixed; see `usable_precision`.
         partial: whether a step may leave out parameters, as a mixture of methods does; costs a little.
 
     Raises:
@@ -47,10 +47,21 @@ def build_fabric(device: str = "auto", precision: str = "32-true", *, partial: b
         devices=devices,
         num_nodes=max(1, world_size // local),
         strategy=several if world_size > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
+        precision=usable_precision(precision, use_cuda=use_cuda),  # type: ignore[arg-type]
     )
     fabric.launch()
     return fabric
+
+
+def usable_precision(precision: str, *, use_cuda: bool) -> str:
+    """What to compute in: the precision asked for, but 32-true for bf16-mixed on a CPU without AMX.
+
+    There oneDNN (3.12) computes bf16 weight gradients of convolutions over maps not wider than the kernel
+    (2 x 2 x 2 and a kernel of 3: the last stage of a small crop) from memory that nobody wrote.
+    """
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch: not known
+    sound = use_cuda or capabilities.get("amx_bf16", False)
+    return precision if sound or precision != "bf16-mixed" else "32-true"
 
 
 def _join_anew(backend: str) -> None:

@@ -102,6 +102,9 @@ def fit(
     model, optimizer = fabric.setup(_Step(inner), optimizer or build_optimizer(trainable, config))
     keeper = Keeper(fabric, run, trainable, optimizer, config.keep)
     step = keeper.resume()
+    if (used := fabric.strategy.precision.precision) != config.precision:
+        said = f"computing in {used}: gradients in {config.precision} are wrong on a CPU without AMX"
+        yield Progress(step, config.steps, "training", message=said)
     batches = data.batches(step * config.accumulate)
     passes = _Passes(fabric, trainable, model, batches, accumulate=config.accumulate, seed=seed)
     # with 16-mixed a gradient that is not finite is ordinary: the scaler skips that step

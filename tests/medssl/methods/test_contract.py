@@ -19,9 +19,12 @@ from medssl.nets.backbone import Backbone
 from medssl.nets.encoders import ResidualEncoder
 from medssl.protocols import Batch, Losses, Trainable
 from medssl.training.export import export_weights
-from medssl.training.fabric import build_fabric
+from medssl.training.fabric import build_fabric, usable_precision
 from medssl.training.loop import fit
 
+needs_bf16 = pytest.mark.skipif(
+    usable_precision("bf16-mixed", use_cuda=False) != "bf16-mixed", reason="this CPU has no AMX for bf16"
+)
 CLUSTERS = {"prototypes": 8, "hidden": 16, "dim": 8}
 PAIR = {"size": 32, "scale": [0.5, 1.0]}
 
@@ -237,6 +240,7 @@ def test_a_few_steps_learn_a_fixed_batch(name: str, spatial_dims: int) -> None:
     assert float(losses.metrics[tiny.signal]) > 0
 
 
+@needs_bf16
 def test_bf16_follows_float32(name: str, spatial_dims: int) -> None:
     batches = SameBatch(make_batch(spatial_dims))
     losses = []
@@ -251,6 +255,7 @@ def test_bf16_follows_float32(name: str, spatial_dims: int) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=0.1, abs=by_rounding)
 
 
+@needs_bf16
 def test_bf16_really_computes_in_bf16() -> None:
     method = make("simclr", 2)
     seen = []

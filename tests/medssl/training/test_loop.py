@@ -14,6 +14,7 @@ from medssl.jobs.progress import drain
 from medssl.protocols import Losses
 from medssl.store.runs import Run
 from medssl.training.checkpoint import Keeper, load_checkpoint
+from medssl.training.fabric import build_fabric
 from medssl.training.loop import fit
 from medssl.training.optim import build_optimizer
 
@@ -63,6 +64,14 @@ def test_micro_batches_and_hook_are_counted(toy, toy_data, fabric) -> None:
     assert [bool(event.metrics) for event in events] == [False, True, True, True, False, True, True]
     assert trainable.hook_steps == list(range(7))
     assert set(events[-1].metrics) == {"loss", "error", "gradient_norm", "lr", "seconds_per_step"}
+
+
+def test_another_precision_than_asked_for_is_said(toy, toy_data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    config = CONFIG.model_copy(update={"precision": "bf16-mixed"})
+    fabric = build_fabric("cpu", config.precision)
+    said = [event.message for event in fit(toy(), toy_data(), config, fabric=fabric) if event.message]
+    assert said == ["computing in 32-true: gradients in bf16-mixed are wrong on a CPU without AMX"]
 
 
 def test_accumulated_micro_batches_equal_one_large_batch(toy, fabric) -> None:
