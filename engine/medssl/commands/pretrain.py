@@ -83,7 +83,9 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
         resolve(config.init)  # refused before scans are prepared
     loop = config.loop()
     yield Progress(0, loop.steps, "starting", message="loading Lightning Fabric")
-    fabric = build_fabric(config.device, loop.precision, partial=config.generated > 0)
+    # a mixture leaves out methods, an attached map the blocks behind it
+    partial = config.generated > 0 or isinstance(settings, HsslConfig)
+    fabric = build_fabric(config.device, loop.precision, partial=partial)
     if loop.batch_size % fabric.world_size:
         raise InputError(
             f"--batch-size {loop.batch_size}: take a multiple of the {fabric.world_size} processes"
@@ -144,12 +146,15 @@ def _train(
         if alike := settings.levels_without_choice():
             said = f"every scan has the same {alike}, which teaches nothing; fill it in in the data table"
             yield Progress(0, loop.steps, "starting", message=said)
-    if isinstance(settings, SwavConfig) and settings.prototype_split != "equal":
-        settings = settings.for_modalities(dataset.modality_volumes())
+    if isinstance(settings, SwavConfig):
+        if settings.prototype_split != "equal":
+            settings = settings.for_modalities(dataset.modality_volumes())
+        if said := settings.too_few_samples(loop.batch_size, len(dataset.modalities)):
+            yield Progress(0, loop.steps, "starting", message=said)
     method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
     if config.init is not None and is_new and backbone.decoder is not None:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
-    trainable = _mixed(config, _hybrid(config, method, dataset), backbone)
+    trainable = _mixed(config, _hybrid(config, settings, method, dataset), backbone)
     rate = getattr(method, "encoder_rate", 1.0)
     optimizer = None if rate == 1 else build_optimizer(
         trainable, loop, lambda name: rate if "backbone.encoder." in name else 1.0
@@ -169,15 +174,19 @@ def _train(
 def wanted_sampling(sampling: SamplingConfig, settings: RunConfig, dims: int) -> SamplingConfig:
     """The settings with what the method wants where they leave it open; see their descriptions."""
     hssl = settings if isinstance(settings, HsslConfig) else None
-    views = getattr(settings, "views", settings)
-    size = getattr(views, "global_size", None) or getattr(views, "size", None) or 0
     wanted = {
-        "crop": max(_LEAST_CROP[dims], size),
+        "crop": max(_LEAST_CROP[dims], _view_size(settings)),
         "family": "group" if hssl is None else "task",
         "together": 2 if hssl is not None and hssl.negatives == "same_task" else 1,
     }
     left_open = {name: value for name, value in wanted.items() if getattr(sampling, name) is None}
     return sampling.model_copy(update=left_open)
+
+
+def _view_size(settings: RunConfig) -> int:
+    """Edge of the largest view of the method, 0 where it takes the source crop as it is."""
+    views = getattr(settings, "views", settings)
+    return getattr(views, "global_size", None) or getattr(views, "size", None) or 0
 
 
 def _method(config: PretrainConfig) -> tuple[MethodEntry, RunConfig]:
@@ -195,13 +204,17 @@ def _method(config: PretrainConfig) -> tuple[MethodEntry, RunConfig]:
         raise InputError(f"settings of {config.method}: {explain(error)}") from error
 
 
-def _hybrid(config: PretrainConfig, method: nn.Module, dataset: CropDataset) -> nn.Module:
+def _hybrid(
+    config: PretrainConfig, settings: RunConfig, method: nn.Module, dataset: CropDataset
+) -> nn.Module:
     """The method, with supervised losses beside it where they have a weight."""
     if not config.hybrid.is_on:
         return method
     from medssl.methods.hybrid import Hybrid
 
     cache, hybrid = dataset.cache, config.hybrid
+    size = hybrid.size or _view_size(settings) or config.sampling.crop or _LEAST_CROP[config.dims]
+    hybrid = hybrid.model_copy(update={"size": size})
     if hybrid.class_weight and len(cache.classes) < 2:
         raise InputError(
             f"--hybrid.class-weight: {cache.folder} knows {len(cache.classes)} classes and needs two; "

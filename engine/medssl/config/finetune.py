@@ -74,7 +74,9 @@ class FinetuneConfig(CommandConfig):
     hybrid_ramp: float = Field(
         0.1, ge=0, le=1, description="share of the steps over which the weight grows from 0 to its value"
     )
-    hybrid_crop: int = Field(64, ge=8, description="edge of the unlabelled crops, voxels")
+    hybrid_crop: int | None = Field(
+        None, ge=8, description="edge of the unlabelled crops, voxels; by default as in pre-training"
+    )
     classes: dict[int, str] = Field({}, description="names of the mask values, e.g. 1=liver")
     fraction: float = Field(
         1.0, gt=0, le=1, description="share of the training subjects; smaller shares are part of larger ones"

@@ -28,7 +28,12 @@ class HybridConfig(RunConfig):
         le=1,
         description="share of the steps, at the end, in which the balance falls linearly to 0 (0.2 is usual)",
     )
-    size: int = Field(64, ge=16, description="edge of the one crop that the labelled branch sees, voxels")
+    size: int | None = Field(
+        None,
+        ge=16,
+        description="edge of the one crop that the labelled branch sees, voxels; by default that of the "
+        "global view of the method",
+    )
     scale: Range = Field((0.25, 1.0), description="volume fraction of that crop")
     aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of that crop")
     turn_p: float = Field(

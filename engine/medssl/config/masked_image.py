@@ -13,7 +13,7 @@ from medssl.config.run import RunConfig
 class MaskedImageConfig(RunConfig):
     """What methods share that hide cells of an image and learn to fill them in."""
 
-    planar: ClassVar = {"aspect": 4 / 3}
+    planar: ClassVar = {"aspect": (4 / 3) ** 0.5}
 
     size: int | None = Field(
         None, ge=8, description="edge of the view, voxels; by default that of the source crop"
@@ -21,7 +21,9 @@ class MaskedImageConfig(RunConfig):
     scale: Range = Field(
         (0.67, 1.0), description="volume fraction of the source that the view shows (SparK: 0.67 to 1, in 2D)"
     )
-    aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of the view (2D: 4/3, as SparK)")
+    aspect: float = Field(
+        1.2, ge=1, description="largest stretch of an axis of the view (2D: sides up to 4 : 3, as SparK)"
+    )
     turn_p: float = Field(
         1.0,
         ge=0,

@@ -24,7 +24,9 @@ class ClusteringConfig(RunConfig):
     epsilon: float = Field(0.05, gt=0, description="entropy weight of the codes (SwAV: 0.05)")
     iterations: int = Field(3, ge=1, description="Sinkhorn iterations (SwAV: 3)")
     queue_length: int = Field(
-        0, ge=0, description="earlier embeddings per view and modality that balance codes"
+        0,
+        ge=0,
+        description="earlier embeddings per view and modality that balance codes, once there are so many",
     )
     queue_start: int = Field(0, ge=0, description="step at which the queue is first used (SwAV: epoch 15)")
     weight: float = Field(1.0, ge=0, description="weight of this loss")
@@ -38,7 +40,7 @@ class SwavConfig(RunConfig):
         "local_size": 96,
         "global_scale": (0.14, 1.0),
         "local_scale": (0.05, 0.14),
-        "aspect": 4 / 3,
+        "aspect": (4 / 3) ** 0.5,
     }
 
     crops: ClusteringConfig = Field(
@@ -65,7 +67,9 @@ class SwavConfig(RunConfig):
     local_count: int = Field(6, ge=0, description="number of local crops (SwAV: 6)")
     global_scale: Range = Field((0.25, 1.0), description="volume fraction of a global crop (2D: 0.14 to 1)")
     local_scale: Range = Field((0.05, 0.25), description="volume fraction of a local crop (2D: 0.05 to 0.14)")
-    aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a crop (2D: 4/3)")
+    aspect: float = Field(
+        1.2, ge=1, description="largest stretch of an axis of a crop (2D: sides up to 4 : 3)"
+    )
     rotation: float = Field(
         0.0, ge=0, le=180, description="largest random rotation of a crop, degrees (method notes: 10 to 20)"
     )
@@ -85,10 +89,36 @@ class SwavConfig(RunConfig):
     )
 
     @model_validator(mode="after")
-    def _something_to_learn(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.crops.weight == 0 and self.cells.weight == 0:
             raise ValueError("crops.weight and cells.weight are both 0: nothing to learn")
+        if self.softmax_over == "block" and self.modality_mode != "partitioned":
+            raise ValueError(
+                f"softmax_over block needs modality_mode partitioned: codes of {self.modality_mode} "
+                "reach out of the block"
+            )
         return self
+
+    def too_few_samples(self, batch_size: int, modalities: int) -> str:
+        """What to change where an assignment has fewer samples than a quarter of its prototypes.
+
+        Most prototypes are then empty in it. Samples are those of the batch and the queue, per modality.
+
+        Args:
+            batch_size: scans per step.
+            modalities: number of modalities M.
+
+        Returns:
+            One sentence; empty where there are enough.
+        """
+        for name, config, each in (("crops", self.crops, 1), ("cells", self.cells, self.cells_per_crop)):
+            wanted = math.ceil(config.prototypes / modalities / 4) - batch_size * each // modalities
+            if config.weight > 0 and wanted > config.queue_length:
+                return (
+                    f"{config.prototypes} prototypes of {name} are many for a batch of {batch_size}: most "
+                    f"stay empty; take {name}.queue_length {wanted} or more, or fewer prototypes"
+                )
+        return ""
 
     def for_modalities(self, volumes: Sequence[int]) -> Self:
         """The same settings for data with so many volumes per modality."""

@@ -6,6 +6,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Spread of scores / epsilon up to which both scalings stay in range: neither spreads wider than the scores.
+_WIDEST = {torch.float32: 40.0, torch.float64: 300.0}
+
 
 @torch.no_grad()
 def sinkhorn(
@@ -20,8 +23,9 @@ def sinkhorn(
 
     Each iteration scales the prototypes to their marginal, then the samples to one. Samples come last, so
     every row of the result sums to one after any number of iterations; the marginals of the prototypes hold
-    only in the limit. Works on logarithms: no epsilon under- or overflows, and collapsed features (equal
-    rows) give exactly uniform codes. No gradient; float32 (float64 stays float64).
+    only in the limit. No epsilon under- or overflows: where the scores spread too far for products, sums of
+    logarithms take their place, which are slower. Collapsed features (equal rows) give uniform codes. No
+    gradient; float32 (float64 stays float64).
 
     With ``group``, the samples of all its processes are balanced together (a collective call: every process
     of the group must make it, one without samples with B = 0).
@@ -48,13 +52,52 @@ def sinkhorn(
         raise ValueError(f"epsilon must be positive, got {epsilon}")
     if row_marginals is not None and row_marginals.shape != scores.shape[1:]:
         raise ValueError(f"row_marginals must be ({scores.shape[1]},), got {tuple(row_marginals.shape)}")
-    log_codes = scores.to(torch.promote_types(scores.dtype, torch.float32)) / epsilon  # (B, K)
+    scaled = scores.to(torch.promote_types(scores.dtype, torch.float32)) / epsilon  # (B, K)
+    if iterations == 0:
+        return scaled.softmax(dim=1)
+    highest, lowest = _extremes(scaled, group)
+    if highest - lowest <= _WIDEST[scaled.dtype]:
+        shares = None if row_marginals is None else row_marginals.to(scaled)
+        return _by_products(scaled, highest, iterations, shares, group)
+    return _by_logarithms(scaled, iterations, row_marginals, group)
+
+
+def _by_products(
+    scaled: Tensor, highest: Tensor, iterations: int, shares: Tensor | None, group: dist.ProcessGroup | None
+) -> Tensor:
+    codes = scaled.softmax(dim=1)  # exponentials, rows scaled: the fastest way to them
+    # Of the rows as they are: exp(scaled - highest) = samples[:, None] * codes.
+    samples = (scaled.amax(dim=1) - highest).exp() / codes.amax(dim=1)  # (B,)
+    prototypes = samples.new_empty(0)
+    for _ in range(iterations):
+        held = samples @ codes  # (K,)
+        if group is not None and dist.is_initialized():
+            dist.all_reduce(held, group=group)
+        prototypes = held.reciprocal() if shares is None else shares / held
+        prototypes = prototypes / prototypes.max()  # a common factor would grow with the iterations
+        samples = (codes @ prototypes).reciprocal()
+    return codes.mul_(prototypes).mul_(samples[:, None])
+
+
+def _by_logarithms(
+    log_codes: Tensor, iterations: int, row_marginals: Tensor | None, group: dist.ProcessGroup | None
+) -> Tensor:
     # A share of zero becomes 1e30 below all others: its code is exactly 0, and no -inf - -inf makes a NaN.
     log_shares = 0.0 if row_marginals is None else row_marginals.to(log_codes).log().clamp(min=-1e30)  # (K,)
     for _ in range(iterations):
         log_codes = log_codes - _logsumexp_samples(log_codes, group) + log_shares
         log_codes = log_codes.log_softmax(dim=1)
     return log_codes.softmax(dim=1)
+
+
+def _extremes(scaled: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor]:
+    """Highest and lowest value of all processes; one without rows takes part with no value."""
+    both = scaled.new_full((2,), torch.finfo(scaled.dtype).min)
+    if len(scaled):
+        both = torch.stack([scaled.max(), -scaled.min()])
+    if group is not None and dist.is_initialized():
+        dist.all_reduce(both, op=dist.ReduceOp.MAX, group=group)
+    return both[0], -both[1]
 
 
 def _logsumexp_samples(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:

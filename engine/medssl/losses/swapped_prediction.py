@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from medssl.losses.gathering import mean_over_world
 from medssl.losses.sinkhorn import sinkhorn
@@ -51,24 +53,46 @@ def swapped_prediction_loss(
         raise ValueError(f"swapped prediction needs at least two views, got {len(scores)}")
     if codes is None:
         codes = [sinkhorn(view, epsilon, iterations, group=group) for view in scores[:2]]
-    predictions = [_log_softmax(view, temperature, softmax_mask) for view in scores]  # each (B, K)
-    rows = torch.stack(
-        [
-            -(code.detach() * prediction).sum(dim=1)
-            for i, code in enumerate(codes)
-            for v, prediction in enumerate(predictions)
-            if v != i
-        ]
-    )  # (pairs, B)
+    rows, pairs = [], []
+    for v, view in enumerate(scores):
+        # cross entropies of one prediction with several codes are that with their sum
+        others = [code.detach() for i, code in enumerate(codes) if i != v]
+        target = others[0] if len(others) == 1 else torch.stack(others).sum(dim=0)
+        single = view.to(torch.promote_types(view.dtype, torch.float32))
+        rows.append(_cross_entropy(single, target, temperature, softmax_mask, len(others)))
+        pairs += [len(others)] * len(view)
+    each = torch.cat(rows)  # (V B,)
     if group is None:
-        return rows.sum() / max(1, rows.numel())
-    return mean_over_world(rows, torch.ones_like(rows))
+        return each.sum() / max(1, sum(pairs))
+    count = each.new_tensor(pairs)
+    return mean_over_world(each / count, count)
 
 
-def _log_softmax(scores: Tensor, temperature: float, mask: Tensor | None) -> Tensor:
-    logits = scores.to(torch.promote_types(scores.dtype, torch.float32)) / temperature
-    if mask is None:
-        return logits.log_softmax(dim=1)
-    outside = ~mask.expand_as(logits)
-    # 0 rather than -inf outside: codes are zero there, and 0 * -inf would be NaN.
-    return logits.masked_fill(outside, -torch.inf).log_softmax(dim=1).masked_fill(outside, 0.0)
+def _cross_entropy(
+    scores: Tensor, codes: Tensor, temperature: float, mask: Tensor | None, mass: int
+) -> Tensor:
+    """Cross entropy of each row, (B,), of codes that sum to ``mass`` and softmax(scores / temperature)."""
+    return _CrossEntropy.apply(scores, codes, temperature, mask, mass)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Its gradient is the difference of two tensors that are there; log_softmax makes several more passes."""
+
+    @staticmethod
+    def forward(  # noqa: PLR0917  as apply hands them on
+        ctx: Any, scores: Tensor, codes: Tensor, temperature: float, mask: Tensor | None, mass: int
+    ) -> Tensor:
+        logits = scores / temperature
+        taking_part = logits if mask is None else logits.masked_fill(~mask, -torch.inf)
+        prediction = taking_part.softmax(dim=1)
+        log_total = taking_part.amax(dim=1) - prediction.amax(dim=1).log()  # of the exponentials
+        ctx.save_for_backward(prediction, codes)
+        ctx.temperature, ctx.mass = temperature, mass
+        return mass * log_total - logits.mul_(codes).sum(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        prediction, codes = ctx.saved_tensors
+        difference = (prediction if ctx.mass == 1 else ctx.mass * prediction) - codes
+        return difference.mul_((gradient / ctx.temperature)[:, None]), None, None, None, None

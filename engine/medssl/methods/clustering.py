@@ -105,7 +105,8 @@ class Clustering(nn.Module):
         if use_queue and config.queue_length:
             # The queue is equal in all processes: each brings its share, so that every row counts once.
             mine = slice(0, None) if group is None else slice(dist.get_rank(), None, dist.get_world_size())
-            rows = [self.queue[view, m, : int(self.queued[view, m])][mine] for m in self.blocks]
+            full = {m: int(self.queued[view, m]) == config.queue_length for m in self.blocks}
+            rows = [self.queue[view, m, : config.queue_length * full[m]][mine] for m in self.blocks]
             owner = torch.cat(
                 [modality.new_full((len(row),), m) for m, row in zip(self.blocks, rows, strict=True)]
             )

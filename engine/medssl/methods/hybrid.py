@@ -78,6 +78,8 @@ class Hybrid(nn.Module):
         self.dense = DenseFeatures(encoder.levels)
         self.class_head = nn.Linear(encoder.levels[-1].channels, classes) if config.class_weight else None
         self.dense_head = nn.Linear(self.dense.in_channels, labels) if config.dense_weight else None
+        if config.size is None:
+            raise ValueError("size: the edge of the labelled crop is not known")
         size = (config.size,) * encoder.spatial_dims
         self.crops = MultiCrop(
             size, size, global_count=1, local_count=0, global_scale=config.scale, aspect=config.aspect

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from medssl.config.lvm_med import LvmMedConfig
 from medssl.errors import InputError
-from medssl.losses.gathering import mean_over_world, world_size
+from medssl.losses.gathering import mean_over_world, total_over_world, world_size
 from medssl.losses.graph_matching import edge_affinity, graph_match, hamming
 from medssl.losses.local_affinity import local_affinity
 from medssl.losses.matching import solve_qap
@@ -130,7 +130,8 @@ class LvmMed(nn.Module):
                 halves = (maps[:count].float(), maps[count:].float())
                 vertex = vertex + (1 - config.alpha) * self._local(halves, views, generator)
             edge = edge_affinity(zs, zt, edges_s, edges_t)
-            if not bool(vertex.isfinite().all() & edge.isfinite().all()):
+            wrong = ~(vertex.isfinite().all() & edge.isfinite().all())
+            if total_over_world(wrong.float()) > 0:  # one process may not leave the others waiting
                 return Losses(vertex.sum() + edge.sum(), {})  # what cannot be matched shows in the loss
             matching = graph_match(
                 vertex,

@@ -48,7 +48,7 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "rng": {
             "cpu": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         },
         "extra": dict(extra or {}),
     }
@@ -101,8 +101,9 @@ def restore(values: Mapping[str, Any], module: nn.Module, optimizer: Optimizer) 
             f"the checkpoint does not fit the model: {' '.join(str(error).split())[:300]}"
         ) from error
     torch.set_rng_state(values["rng"]["cpu"])
-    if values["rng"]["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(values["rng"]["cuda"])
+    # Each process draws on one GPU, and all alike: the state of the first is that of every one.
+    if torch.is_tensor(state := values["rng"]["cuda"]) and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state)
     return int(values["step"])
 
 

@@ -72,7 +72,8 @@ def draw_boxes(
         shape: (n,) of the source image, in voxels.
         generator: source of all randomness.
         scale: range of the fraction of the image's volume (area in 2D), uniform.
-        aspect: each axis is stretched by up to this factor or its inverse, the volume being kept.
+        aspect: each axis is stretched by up to this factor or its inverse (in 2D sides are up to its square
+            apart); the volume is kept unless a side would be longer than the image's.
         angle: largest rotation about each axis, in degrees; a rotated box may leave the image at its corners.
 
     Returns:

@@ -97,6 +97,16 @@ def test_extreme_scores_stay_finite(epsilon):
     assert torch.allclose(codes.sum(1), torch.ones(3))
 
 
+@pytest.mark.parametrize("epsilon", [0.04, 0.02, 0.004])  # products reach as far as the second
+@pytest.mark.parametrize("share", [None, [1.0, 2.0, 0.0, 4.0, 0.5]])
+def test_products_and_logarithms_give_the_same_codes(scores, epsilon, share):
+    marginals = None if share is None else torch.tensor(share)
+    for iterations in (1, 3, 300):
+        codes = sinkhorn(scores, epsilon, iterations, row_marginals=marginals)
+        exact = sinkhorn(scores.double(), epsilon, iterations, row_marginals=marginals)
+        torch.testing.assert_close(codes, exact.float(), atol=2e-5, rtol=0)
+
+
 def test_half_precision_is_computed_in_float32(scores):
     scores = scores.bfloat16()
     assert sinkhorn(scores).dtype == torch.float32

@@ -87,6 +87,17 @@ def test_queue_balances_codes_only_from_its_start():
     assert (late - early).abs().item() > 1e-4
 
 
+def test_a_queue_that_is_not_full_does_not_balance_codes():
+    module = make(modalities=1, queue_length=7).train()
+    modality = torch.zeros(6, dtype=torch.long)
+    views = [features(6, 1), features(6, 2)]
+    module(views, modality, step=0)
+    module.eval()
+    without = make(modalities=1).eval()
+    without.load_state_dict({k: v for k, v in module.state_dict().items() if "queue" not in k}, strict=False)
+    torch.testing.assert_close(module(views, modality, 1).total, without(views, modality, 1).total)
+
+
 def test_evaluation_leaves_the_queue_alone():
     module = make(queue_length=4).eval()
     module([features(4, 1), features(4, 2)], torch.tensor([0, 0, 1, 1]), step=0)

@@ -38,7 +38,16 @@ _TRAINING = ("task", "steps", "seconds", "batch_size", "crop", "lr", "encoder_ra
 _OF_PROTOCOL = {
     "label-fraction": ("fractions", "test_subjects"),
     "convergence": ("look_every", "look_subjects"),
-    "robustness": ("families", "strengths", "test_subjects", "search", "queries", "top"),
+    "robustness": (
+        "families",
+        "strengths",
+        "test_subjects",
+        "search",
+        "queries",
+        "top",
+        "margin_mm",
+        "max_voxels",
+    ),
 }
 """Settings that training depends on, and those that the cells of each protocol depend on beside."""
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from medssl.commands.finetune.start import Start
+from medssl.commands.pretrain import wanted_sampling
 from medssl.config.prepare import CacheConfig
+from medssl.config.pretrain import SamplingConfig
 from medssl.config.run import explain
 from medssl.config.swav import SwavConfig
 from medssl.errors import InputError
@@ -34,14 +36,14 @@ def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any
 
     if config.hybrid_method not in METHODS:
         raise InputError(f"--hybrid-method {config.hybrid_method}: unknown; choose from {', '.join(METHODS)}")
-    entry = METHODS[config.hybrid_method]
+    entry, dims, loop = METHODS[config.hybrid_method], task.network.encoder.spatial_dims, config.loop()
     try:
-        settings = entry.config_class().model_validate(config.hybrid_settings)
+        settings = entry.config_class().for_dims(config.hybrid_settings, dims)
     except ValidationError as error:
         raise InputError(f"--hybrid-settings of {config.hybrid_method}: {explain(error)}") from error
     cache = yield from _cache(start)
-    dims, loop = task.network.encoder.spatial_dims, config.loop()
-    dataset = CropDataset(cache, dims, (config.hybrid_crop,) * dims)
+    crop = wanted_sampling(SamplingConfig(crop=config.hybrid_crop), settings, dims).crop or 0
+    dataset = CropDataset(cache, dims, (crop,) * dims)
     sampler = FamilySampler(dataset.families("group"), loop.batch_size, seed=config.seed)
     if isinstance(settings, SwavConfig) and settings.prototype_split != "equal":
         settings = settings.for_modalities(dataset.modality_volumes())
