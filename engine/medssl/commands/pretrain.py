@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import ValidationError
 
 from medssl.config.hssl import HsslConfig
-from medssl.config.pretrain import PretrainConfig, SamplingConfig
+from medssl.config.pretrain import PretrainConfig
 from medssl.config.run import RunConfig, explain
+from medssl.config.sampling import LEAST_CROP, view_size, wanted_sampling
 from medssl.config.swav import SwavConfig
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from medssl.methods import MethodEntry
     from medssl.nets.backbone import Backbone
 
-_LEAST_CROP = {2: 224, 3: 64}
 _CALIBRATION_BATCHES = 16
 _PROJECTION_CROPS = 96
 _PROJECTION_EDGE = {2: 256, 3: 80}
@@ -115,7 +115,7 @@ def _train(
     dataset = CropDataset(
         cache if cache is not None else _cache_of(folder),
         config.dims,
-        (sampling.crop or _LEAST_CROP[config.dims],) * config.dims,
+        (sampling.crop or LEAST_CROP[config.dims],) * config.dims,
         splits=sampling.splits,
         zoom=sampling.zoom,
         foreground=sampling.foreground,
@@ -171,24 +171,6 @@ def _train(
     return PretrainResult(folder.folder, result.step, result.stopped, result.metrics, weights)
 
 
-def wanted_sampling(sampling: SamplingConfig, settings: RunConfig, dims: int) -> SamplingConfig:
-    """The settings with what the method wants where they leave it open; see their descriptions."""
-    hssl = settings if isinstance(settings, HsslConfig) else None
-    wanted = {
-        "crop": max(_LEAST_CROP[dims], _view_size(settings)),
-        "family": "group" if hssl is None else "task",
-        "together": 2 if hssl is not None and hssl.negatives == "same_task" else 1,
-    }
-    left_open = {name: value for name, value in wanted.items() if getattr(sampling, name) is None}
-    return sampling.model_copy(update=left_open)
-
-
-def _view_size(settings: RunConfig) -> int:
-    """Edge of the largest view of the method, 0 where it takes the source crop as it is."""
-    views = getattr(settings, "views", settings)
-    return getattr(views, "global_size", None) or getattr(views, "size", None) or 0
-
-
 def _method(config: PretrainConfig) -> tuple[MethodEntry, RunConfig]:
     from medssl.methods import METHODS
     from medssl.nets.encoders import ENCODERS
@@ -213,7 +195,7 @@ def _hybrid(
     from medssl.methods.hybrid import Hybrid
 
     cache, hybrid = dataset.cache, config.hybrid
-    size = hybrid.size or _view_size(settings) or config.sampling.crop or _LEAST_CROP[config.dims]
+    size = hybrid.size or view_size(settings) or config.sampling.crop or LEAST_CROP[config.dims]
     hybrid = hybrid.model_copy(update={"size": size})
     if hybrid.class_weight and len(cache.classes) < 2:
         raise InputError(

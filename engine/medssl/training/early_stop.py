@@ -24,11 +24,19 @@ class EarlyStop:
         module: whose weights are kept.
         score: judges the module as it is, and leaves it in the mode it was in; higher is better.
         every: steps between two judgements.
-        patience: judgements without a better score before training stops.
+        patience: judgements without a better score before training stops; none while nothing was found (0).
+        begin: finished steps before which judgements do not count against it (a frozen encoder).
     """
 
     def __init__(
-        self, folder: Path, module: nn.Module, score: Callable[[], float], *, every: int, patience: int
+        self,
+        folder: Path,
+        module: nn.Module,
+        score: Callable[[], float],
+        *,
+        every: int,
+        patience: int,
+        begin: int = 0,
     ) -> None:
         self._scores = folder / "scores.json"
         self._best = folder / "checkpoints" / "best.safetensors"
@@ -36,6 +44,7 @@ class EarlyStop:
         self._score = score
         self._every = every
         self._patience = patience
+        self._begin = begin
         self.history: dict[int, float] = {}
         if self._scores.exists() and self._best.exists():
             self.history = {int(k): v for k, v in json.loads(self._scores.read_text("utf-8")).items()}
@@ -43,7 +52,9 @@ class EarlyStop:
     @property
     def best_step(self) -> int:
         """Finished steps of the best weights, 0 before the first judgement."""
-        return max(self.history, key=lambda step: (self.history[step], -step)) if self.history else 0
+        if not any(self.history.values()):
+            return max(self.history, default=0)  # nothing found yet: what learned longest
+        return max(self.history, key=lambda step: (self.history[step], -step))
 
     def __call__(self, step: int) -> bool:
         """Judge where it is time, and say whether to stop.
@@ -54,7 +65,7 @@ class EarlyStop:
         if step % self._every == 0:
             self.judge(step)
         looks = sorted(done for done in self.history if done <= step)
-        return sum(done > self.best_step for done in looks) >= self._patience
+        return sum(done > max(self.best_step, self._begin) for done in looks) >= self._patience
 
     def judge(self, step: int) -> float:
         """Score the weights after ``step`` steps and keep them if they are the best."""
@@ -64,7 +75,7 @@ class EarlyStop:
             value = self._score()
         best = max(self.history.values(), default=-math.inf)
         self.history[step] = value if math.isfinite(value) else 0.0
-        if self.history[step] > best:
+        if self.history[step] > best or not any(self.history.values()):
             with atomic_file(self._best) as file:
                 file.write(
                     save({k: v.detach().cpu().contiguous() for k, v in self._module.state_dict().items()})

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from medssl.commands import pretrain
-from medssl.commands.pretrain import wanted_sampling
 from medssl.config.hssl import HsslConfig
 from medssl.config.pretrain import PretrainConfig, SamplingConfig
+from medssl.config.sampling import wanted_sampling
 from medssl.config.simclr import SimclrConfig
 from medssl.config.spark import SparkConfig
 from medssl.config.swav import SwavConfig

@@ -53,3 +53,19 @@ def test_judging_needs_no_gradients(tmp_path):
     early._score = lambda: seen.append(torch.is_grad_enabled()) or 0.1
     early.judge(10)
     assert seen == [False]
+
+
+def test_while_nothing_is_found_it_goes_on_and_keeps_what_learned_longest(tmp_path):
+    module, early = judged(tmp_path, [0.0, float("nan"), 0.0, 0.0, 0.0, 0.3, 0.2, 0.1])
+    assert step_to(module, early, 1, 50) is None
+    assert early.restore_best() == 50
+    assert float(module.weight.detach()) == 50
+    assert step_to(module, early, 51, 90) == 80
+    assert early.best_step == 60
+
+
+def test_looks_before_the_encoder_thaws_do_not_count(tmp_path):
+    module, early = judged(tmp_path, [0.5, 0.4, 0.4, 0.4, 0.4])
+    early._begin = 30
+    assert step_to(module, early, 1, 90) == 50
+    assert early.best_step == 10

@@ -279,7 +279,7 @@ def _export(start: Start, cohort: ClassifiedCohort, task: ClassificationTask, us
             "shape": list(cohort.shape),
         },
     }
-    dense = None if start.loaded is None else start.loaded.features
+    dense = start.loaded.features if start.loaded and start.loaded.has_projection else None
     export_weights(
         start.folder.exported,
         network.backbone,

@@ -157,5 +157,5 @@ def _export(path: Path, start: Start, cohort: BoxedCohort, task: DetectionTask) 
             "settings": start.config.detection.model_dump(mode="json"),
         },
     }
-    dense = None if start.loaded is None else start.loaded.features
+    dense = start.loaded.features if start.loaded and start.loaded.has_projection else None
     export_weights(path, network.backbone, metadata, dense=dense, modules={"detection": network.detection})

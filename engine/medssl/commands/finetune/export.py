@@ -43,7 +43,7 @@ def export_network(path: Path, cohort: Cohort, task: SegmentationTask, loaded: L
             "network": dict(network.config),
         },
     }
-    dense = None if loaded is None else loaded.features
+    dense = loaded.features if loaded and loaded.has_projection else None
     modules: dict[str, nn.Module] = {"segmentation": network.segmentation}
     if network.linear is not None:
         modules["linear"] = network.linear

@@ -93,6 +93,7 @@ def fit_task(
         calibrated,
         every=min(config.interval, loop.steps),
         patience=config.patience,
+        begin=labelled[0].frozen_steps,
     )
     if is_new:
         early.judge(0)  # the probe it starts from may be the best there is

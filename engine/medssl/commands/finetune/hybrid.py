@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from medssl.commands.finetune.start import Start
-from medssl.commands.pretrain import wanted_sampling
+from medssl.config.hssl import HsslConfig
 from medssl.config.prepare import CacheConfig
 from medssl.config.pretrain import SamplingConfig
 from medssl.config.run import explain
+from medssl.config.sampling import wanted_sampling
 from medssl.config.swav import SwavConfig
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
@@ -32,6 +33,7 @@ def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any
     from medssl.data.dataset import CropDataset, Loader
     from medssl.data.sampler import FamilySampler
     from medssl.methods import METHODS
+    from medssl.nets.backbone import Backbone
     from medssl.tasks.hybrid import HybridTask, PairedLoader
 
     if config.hybrid_method not in METHODS:
@@ -42,12 +44,20 @@ def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any
     except ValidationError as error:
         raise InputError(f"--hybrid-settings of {config.hybrid_method}: {explain(error)}") from error
     cache = yield from _cache(start)
-    crop = wanted_sampling(SamplingConfig(crop=config.hybrid_crop), settings, dims).crop or 0
-    dataset = CropDataset(cache, dims, (crop,) * dims)
-    sampler = FamilySampler(dataset.families("group"), loop.batch_size, seed=config.seed)
+    sampling = wanted_sampling(SamplingConfig(crop=config.hybrid_crop), settings, dims)
+    dataset = CropDataset(cache, dims, (sampling.crop or 0,) * dims)
+    sampler = FamilySampler(
+        dataset.families(sampling.family or "group"),
+        loop.batch_size,
+        seed=config.seed,
+        together=sampling.together or 1,
+    )
+    if isinstance(settings, HsslConfig):
+        settings = settings.for_domains(*dataset.domains())
     if isinstance(settings, SwavConfig) and settings.prototype_split != "equal":
         settings = settings.for_modalities(dataset.modality_volumes())
-    method = entry.build(settings, task.backbone, len(dataset.modalities))
+    # on a backbone of its own: the decoder of the method is not that of the task
+    method = entry.build(settings, Backbone(task.backbone.encoder), len(dataset.modalities))
     ramp = round(config.hybrid_ramp * loop.steps)
     hybrid = HybridTask(task, method, config.hybrid, ramp)  # type: ignore[arg-type]
     return hybrid, PairedLoader(loader, Loader(dataset, sampler))

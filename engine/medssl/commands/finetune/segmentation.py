@@ -10,6 +10,7 @@ from medssl.commands.finetune.export import export_network, export_probe
 from medssl.commands.finetune.judge import Score, fit_probe, judge, network_guess, probe_guess
 from medssl.commands.finetune.start import Outcome, Start
 from medssl.commands.finetune.train import build_task, train
+from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ def road(start: Start) -> Steps[Outcome]:
         yield Progress(0, None, "reading", message=f"no label yet, left out: {', '.join(unseen)}")
     scores: dict[str, Score] = {}
     probe = None
-    if loaded is not None:
+    if loaded is not None and not loaded.has_projection and config.mode == "probe":
+        raise InputError(
+            f"--mode probe: {config.init} holds no projection to features; import it again with --data "
+            "SCANS, or fine-tune with another mode"
+        )
+    if loaded is not None and loaded.has_projection:
         probe = yield from fit_probe(cohort, loaded, warm)
         scores["probe"] = yield from judge(cohort, probe_guess(probe, loaded, warm), "judging the probe")
         said = f"linear probe: Dice {scores['probe'].mean:.3f} on {cohort.held_out}"
