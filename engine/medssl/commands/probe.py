@@ -14,6 +14,7 @@ from medssl.commands.workspace import Workspace
 from medssl.config.probe import ProbeConfig
 from medssl.errors import InputError
 from medssl.io import write_volume
+from medssl.io.outputs import check_output
 from medssl.jobs.progress import Progress, Steps
 from medssl.probing.linear import LinearProbe, Prediction
 from medssl.probing.samples import Scan
@@ -66,6 +67,9 @@ def run(config: ProbeConfig, workspace: Workspace | None = None) -> Steps[ProbeR
         config: weights, scan, labels, file to write.
         workspace: keeps scan, weights and features.
     """
+    for path in (config.out, config.uncertainty):
+        if path is not None:
+            check_output(path, config.input, config.labels)
     workspace = workspace or Workspace(config.device)
     volume = yield from workspace.scan_steps(config.input, config.series, config.frame)
     labels = read_labels(config.labels, volume, config.input)

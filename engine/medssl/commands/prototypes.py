@@ -13,6 +13,7 @@ from medssl.commands.workspace import Workspace
 from medssl.config.prototypes import PrototypesConfig
 from medssl.errors import InputError
 from medssl.io import write_volume
+from medssl.io.outputs import check_output
 from medssl.jobs.progress import Progress, Steps
 from medssl.retrieval.prototypes import assign_cells, cluster_centres, label_map, merge_prototypes
 from medssl.volume import Volume
@@ -66,6 +67,7 @@ def run(config: PrototypesConfig, workspace: Workspace | None = None) -> Steps[P
         config: weights, scan, file to write, K.
         workspace: keeps scan, weights and features.
     """
+    check_output(config.out, config.input)
     workspace = workspace or Workspace(config.device)
     volume = yield from workspace.scan_steps(config.input, config.series, config.frame)
     found = yield from prototype_steps(

@@ -159,7 +159,7 @@ def _check_split(origin: str, subject: str, split: str, split_of: dict[str, str]
 
 def _scan_folder(folder: Path) -> Iterator[Row]:
     for parent, folders, files in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         is_series = False
         for file in sorted(files):
             path = Path(parent) / file
@@ -177,6 +177,9 @@ def _scan_folder(folder: Path) -> Iterator[Row]:
 
 
 def _folder_row(path: Path, folder: Path) -> Row:
+    if path == folder:  # a series by itself
+        name = folder.resolve().name
+        return Row(image=path, subject=name, name=name, origin=str(path))
     name = path.relative_to(folder).as_posix()
     subject = path.parent.relative_to(folder).as_posix()
     return Row(image=path, subject=name if subject == "." else subject, name=name, origin=str(path))

@@ -85,3 +85,16 @@ def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
         read_data(tmp_path / "absent")
     with pytest.raises(InputError, match="holds no scan"):
         read_data(tmp_path)
+
+
+def test_a_dicom_series_is_data_by_itself_and_hidden_folders_are_none(tmp_path: Path, monkeypatch) -> None:
+    series = tmp_path / "ct"
+    (series / ".trash").mkdir(parents=True)
+    for path in (series / "1.dcm", series / ".trash" / "scan.nii.gz"):
+        path.touch()
+    (row,) = read_data(series)
+    assert (row.image, row.name, row.subject) == (series, "ct", "ct")
+    monkeypatch.chdir(series)
+    assert [row.name for row in read_data(Path())] == ["ct"]
+    (series / "other.nii").touch()
+    assert sorted(row.name for row in read_data(series)) == ["ct", "other.nii"]

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medssl.errors import InputError
+from medssl.io.outputs import check_output
+
+
+def test_an_input_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan, series = tmp_path / "scan.nii.gz", tmp_path / "series"
+    scan.touch()
+    series.mkdir()
+    monkeypatch.chdir(tmp_path)
+    check_output(tmp_path / "mask.nii.gz", scan, series)
+    for out, given in ((Path("scan.nii.gz"), scan), (series / "mask.nii.gz", series)):
+        with pytest.raises(InputError, match="would write over the input"):
+            check_output(out, tmp_path / "other.nii", given)
+
+
+@pytest.mark.parametrize("name", ["mask.xyz", "mask", "mask.jpg"])
+def test_an_ending_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="cannot be written; end the name with one of"):
+        check_output(tmp_path / name, tmp_path / "scan.nii")
