@@ -54,14 +54,16 @@ def build_fabric(device: str = "auto", precision: str = "32-true", *, partial: b
 
 
 def usable_precision(precision: str, *, use_cuda: bool) -> str:
-    """What to compute in: the precision asked for, but 32-true for bf16-mixed on a CPU without AMX.
+    """What to compute in: the precision asked for, but 32-true for mixed ones on a CPU without AMX.
+
+    Fabric takes bf16-mixed for 16-mixed on every CPU.
 
     There oneDNN (3.12) computes bf16 weight gradients of convolutions over maps not wider than the kernel
     (2 x 2 x 2 and a kernel of 3: the last stage of a small crop) from memory that nobody wrote.
     """
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older torch: not known
     sound = use_cuda or capabilities.get("amx_bf16", False)
-    return precision if sound or precision != "bf16-mixed" else "32-true"
+    return precision if sound else "32-true"
 
 
 def _join_anew(backend: str) -> None:

@@ -103,7 +103,7 @@ def fit(
     keeper = Keeper(fabric, run, trainable, optimizer, config.keep)
     step = keeper.resume()
     if (used := fabric.strategy.precision.precision) != config.precision:
-        said = f"computing in {used}: gradients in {config.precision} are wrong on a CPU without AMX"
+        said = f"computing in {used}: a CPU has no 16-mixed, and without AMX wrong gradients in bf16-mixed"
         yield Progress(step, config.steps, "training", message=said)
     batches = data.batches(step * config.accumulate)
     passes = _Passes(fabric, trainable, model, batches, accumulate=config.accumulate, seed=seed)

@@ -26,7 +26,8 @@ def test_bf16_on_a_cpu_needs_amx(amx: bool, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "amx_bf16": amx})
     assert usable_precision("bf16-mixed", use_cuda=False) == ("bf16-mixed" if amx else "32-true")
     assert usable_precision("bf16-mixed", use_cuda=True) == "bf16-mixed"
-    assert usable_precision("16-mixed", use_cuda=False) == "16-mixed"
+    assert usable_precision("16-mixed", use_cuda=False) == ("16-mixed" if amx else "32-true")
+    assert usable_precision("16-mixed", use_cuda=True) == "16-mixed"
     assert usable_precision("32-true", use_cuda=False) == "32-true"
 
 
