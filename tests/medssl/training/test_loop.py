@@ -71,7 +71,9 @@ def test_another_precision_than_asked_for_is_said(toy, toy_data, monkeypatch: py
     config = CONFIG.model_copy(update={"precision": "bf16-mixed"})
     fabric = build_fabric("cpu", config.precision)
     said = [event.message for event in fit(toy(), toy_data(), config, fabric=fabric) if event.message]
-    assert said == ["computing in 32-true: a CPU has no 16-mixed, and without AMX wrong gradients in bf16-mixed"]
+    assert said == [
+        "computing in 32-true: a CPU has no 16-mixed, and without AMX wrong gradients in bf16-mixed"
+    ]
 
 
 def test_accumulated_micro_batches_equal_one_large_batch(toy, fabric) -> None:
