@@ -10,6 +10,9 @@ from torch import Tensor
 # to zero are some e-12 of what such a prototype holds.
 _LEAST = {torch.float32: 1e-26, torch.float64: 1e-290}
 
+# Columns read to learn by how much the soft-max scaled a row: a pass over all of them costs ten times more.
+_FEW = 64
+
 
 @torch.no_grad()
 def sinkhorn(
@@ -53,11 +56,17 @@ def sinkhorn(
         raise ValueError(f"epsilon must be positive, got {epsilon}")
     if row_marginals is not None and row_marginals.shape != scores.shape[1:]:
         raise ValueError(f"row_marginals must be ({scores.shape[1]},), got {tuple(row_marginals.shape)}")
-    scaled = scores.to(torch.promote_types(scores.dtype, torch.float32)) / epsilon  # (B, K)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if iterations == 0:
-        return scaled.softmax(dim=1)
-    codes = _by_products(scaled, iterations, row_marginals, group)
-    return _by_logarithms(scaled, iterations, row_marginals, group) if codes is None else codes
+        return softmax_(scores / epsilon)
+    with torch.autocast(scores.device.type, enabled=False):  # would take the products in half precision
+        codes = _by_products(scores / epsilon, iterations, row_marginals, group)
+        return _by_logarithms(scores / epsilon, iterations, row_marginals, group) if codes is None else codes
+
+
+def softmax_(x: Tensor) -> Tensor:
+    """Soft-max over the columns of x, (B, K), which is overwritten where the device is known to allow it."""
+    return torch.softmax(x, dim=1, out=x if x.device.type == "cpu" else None)
 
 
 def _by_products(
@@ -65,20 +74,24 @@ def _by_products(
 ) -> Tensor | None:
     """The codes; None where what some prototypes hold is out of proportion to what others do."""
     together = group is not None and dist.is_initialized()
-    codes = scaled.softmax(dim=1)  # exponentials, rows scaled: the fastest way to them
-    height = scaled.amax(dim=1) - codes.amax(dim=1).log()  # exp(scaled) = exp(height)[:, None] * codes
+    logits = scaled[:, :_FEW].amax(dim=1)
+    codes = softmax_(scaled)  # exponentials, rows scaled: the fastest way to them
+    few = codes[:, :_FEW].amax(dim=1)
+    few = few.masked_fill(few < torch.finfo(few.dtype).tiny, 0.0)  # too small to tell: infinite, then NaN
+    height = logits - few.log()  # exp(scaled) = exp(height)[:, None] * codes
     highest = torch.cat([height, height.new_full((1,), torch.finfo(height.dtype).min)]).max()
     if together:
         dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=group)
     samples = (height - highest).exp()  # (B,)
+    shares = None if row_marginals is None else row_marginals.to(codes)
     least = torch.ones_like(highest)
     for _ in range(iterations):
         held = (samples[None] @ codes)[0]  # (K,); three times as fast as samples @ codes
         if together:
             dist.all_reduce(held, group=group)
-        least = torch.minimum(least, held.min() / held.max())
-        prototypes = held.reciprocal() if row_marginals is None else row_marginals.to(held) / held
-        prototypes = prototypes / prototypes.max()  # a common factor would grow with the iterations
+        held = held / held.max()
+        least = torch.minimum(least, held.min())
+        prototypes = held.reciprocal() if shares is None else shares / held
         samples = (codes @ prototypes).reciprocal()
     if not bool(least > _LEAST[codes.dtype]):
         return None

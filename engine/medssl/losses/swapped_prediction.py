@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from medssl.losses.gathering import mean_over_world
-from medssl.losses.sinkhorn import sinkhorn
+from medssl.losses.sinkhorn import sinkhorn, softmax_
 
 
 def swapped_prediction_loss(
@@ -53,25 +53,25 @@ def swapped_prediction_loss(
         raise ValueError(f"swapped prediction needs at least two views, got {len(scores)}")
     if codes is None:
         codes = [sinkhorn(view, epsilon, iterations, group=group) for view in scores[:2]]
-    rows, pairs = [], []
+    totals, pairs = [], []
     for v, view in enumerate(scores):
         # cross entropies of one prediction with several codes are that with their sum
         others = [code.detach() for i, code in enumerate(codes) if i != v]
         target = others[0] if len(others) == 1 else torch.stack(others).sum(dim=0)
         single = view.to(torch.promote_types(view.dtype, torch.float32))
-        rows.append(_cross_entropy(single, target, temperature, softmax_mask, len(others)))
-        pairs += [len(others)] * len(view)
-    each = torch.cat(rows)  # (V B,)
+        totals.append(_cross_entropy(single, target.to(single), temperature, softmax_mask, len(others)))
+        pairs.append(len(others) * len(view))
+    total = torch.stack(totals)  # (V,)
     if group is None:
-        return each.sum() / max(1, sum(pairs))
-    count = each.new_tensor(pairs)
-    return mean_over_world(each / count, count)
+        return total.sum() / max(1, sum(pairs))
+    count = total.new_tensor(pairs)
+    return mean_over_world(total / count.clamp(min=1), count)
 
 
 def _cross_entropy(
     scores: Tensor, codes: Tensor, temperature: float, mask: Tensor | None, mass: int
 ) -> Tensor:
-    """Cross entropy of each row, (B,), of codes that sum to ``mass`` and softmax(scores / temperature)."""
+    """Sum of the rows' cross entropies of codes that sum to ``mass`` and softmax(scores / temperature)."""
     return _CrossEntropy.apply(scores, codes, temperature, mask, mass)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -83,16 +83,20 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any, scores: Tensor, codes: Tensor, temperature: float, mask: Tensor | None, mass: int
     ) -> Tensor:
         logits = scores / temperature
-        taking_part = logits if mask is None else logits.masked_fill(~mask, -torch.inf)
-        prediction = taking_part.softmax(dim=1)
-        log_total = taking_part.amax(dim=1) - prediction.amax(dim=1).log()  # of the exponentials
-        ctx.save_for_backward(prediction, codes)
-        ctx.temperature, ctx.mass = temperature, mass
-        return mass * log_total - logits.mul_(codes).sum(dim=1)
+        agreement = torch.dot(logits.flatten(), codes.flatten())
+        if mask is not None:
+            logits.masked_fill_(~mask, -torch.inf)
+        peak = logits.amax(dim=1)
+        prediction = softmax_(logits)
+        log_totals = peak - prediction.amax(dim=1).log()  # of the exponentials of each row
+        if mass != 1:
+            prediction *= mass
+        ctx.save_for_backward(prediction.sub_(codes))
+        ctx.temperature = temperature
+        return mass * log_totals.sum() - agreement
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        prediction, codes = ctx.saved_tensors
-        difference = (prediction if ctx.mass == 1 else ctx.mass * prediction) - codes
-        return difference.mul_((gradient / ctx.temperature)[:, None]), None, None, None, None
+        (difference,) = ctx.saved_tensors
+        return difference * (gradient / ctx.temperature), None, None, None, None

@@ -113,6 +113,21 @@ def test_half_precision_is_computed_in_float32(scores):
     torch.testing.assert_close(sinkhorn(scores), sinkhorn(scores.float()))
 
 
+@pytest.mark.parametrize("epsilon", [0.05, 1e-4])  # by products and by logarithms
+def test_autocast_does_not_take_the_products_in_half_precision(scores, epsilon):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        codes = sinkhorn(scores, epsilon)
+    torch.testing.assert_close(codes, sinkhorn(scores, epsilon), atol=0, rtol=0)
+
+
+def test_prototypes_that_nobody_is_near_among_the_first_do_not_change_the_scale():
+    # how much soft-max scaled a row is read from the first columns; here those underflow in some rows
+    scores = torch.randn(12, 200, generator=torch.Generator().manual_seed(0))
+    scores[::2, :64] -= 30
+    codes, exact = sinkhorn(scores, 0.2), sinkhorn(scores.double(), 0.2)
+    torch.testing.assert_close(codes, exact.float(), atol=2e-5, rtol=0)
+
+
 def test_row_marginals_are_reached(scores):
     share = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0])
     codes = sinkhorn(scores, epsilon=0.5, iterations=200, row_marginals=3 * share)

@@ -32,6 +32,7 @@ class Assay(Protocol):
         subjects: training subjects.
         held_subjects: held-out subjects that are judged.
         notes: what a reader of the figures has to know.
+        multiple: what the voxels of a training patch come in: the coarsest strides of all encoders.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Assay(Protocol):
     subjects: int
     held_subjects: int
     notes: tuple[str, ...]
+    multiple: int
 
     def task(self, encoder: nn.Module, *, seed: int, is_pretrained: bool) -> nn.Module:
         """The trainable around an encoder; all but the encoder is the same for every encoder.

@@ -81,8 +81,7 @@ class ClassificationAssay(TableAssay):
         count = len(self._train_rows)
         self._train, self._held = images[:count], images[count:]
         longest = [max(own.image.shape[1 + axis] for own in images) for axis in range(self.spatial_dims)]
-        # a multiple of the coarsest stride of every encoder of the family
-        self._shape = tuple(-(-n // 16) * 16 for n in longest)
+        self._shape = tuple(-(-n // self.multiple) * self.multiple for n in longest)  # networks pad the rest
 
     def task(self, encoder: nn.Module, *, seed: int, is_pretrained: bool) -> ClassificationTask:
         """Encoder, pooled features, one linear map; cross-entropy."""

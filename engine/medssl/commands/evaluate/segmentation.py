@@ -98,8 +98,7 @@ class SegmentationAssay(TableAssay):
         volumes = [volume for volume in self._train if id(volume.row) in kept]
         edge = self._config.crop or _CROP[self.spatial_dims]
         longest = [max(v.grid.shape[axis] for v in self._train) for axis in range(self.spatial_dims)]
-        # a multiple of the coarsest stride of every encoder of the family
-        crop = tuple(-(-min(edge, n) // 16) * 16 for n in longest)
+        crop = tuple(-(-min(edge, n) // self.multiple) * self.multiple for n in longest)
         loader = PatchLoader(volumes, self.values, crop, self._config.batch_size, seed=seed)
         return loader, len({volume.row.subject for volume in volumes})
 

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +38,9 @@ _VERSION = 3
 _TRAINING = ("task", "steps", "seconds", "batch_size", "crop", "lr", "encoder_rate", "mode")
 _OF_PROTOCOL = {
     "label-fraction": ("fractions", "test_subjects"),
-    "convergence": ("look_every", "look_subjects"),
+    "convergence": ("fractions", "look_every", "look_subjects"),
     "robustness": (
+        "fractions",
         "families",
         "strengths",
         "test_subjects",
@@ -56,10 +58,10 @@ _DESCRIPTIONS = {
     "share is part of a larger one) with equal budgets, batches and new layers, and judged on the held-out "
     "subjects after the last step, with running statistics measured anew on training batches. A seed draws "
     "the subjects, the batches and all new weights.",
-    "convergence": "Every encoder is fine-tuned on all training subjects and judged on held-out "
+    "convergence": "Every encoder is fine-tuned on {share} and judged on held-out "
     "subjects every {look_every} steps. The target is the best score of training from scratch with "
     "the same seed; the speed-up is 1 - T_pre / T_scratch, with T the first look that reaches the target.",
-    "robustness": "Networks fine-tuned on all training subjects are judged on held-out scans that were "
+    "robustness": "Networks fine-tuned on {share} are judged on held-out scans that were "
     "changed in {strengths} grades, the same for every network; the loss is that of the score, as area under "
     "its curve over the grades. Grade 1 is: {largest}. Search: precision of the best {top} hits in clean "
     "scans of other subjects, asked from cells of the changed scan, with the frozen features of the encoder "
@@ -116,14 +118,19 @@ def measure(config: EvaluateConfig, workspace: Workspace) -> Steps[Results]:
 def read_assays(
     config: EvaluateConfig, table: Path, starts: Sequence[Start], dims: int | None, scratch: Path
 ) -> dict[tuple[float, float], Assay]:
-    """The table once for each range of voxel spacings: every encoder is judged on its own working grid."""
+    """The table once for each range of voxel spacings: every encoder is judged on its own working grid.
+
+    All are trained on patches of one size, a multiple of every encoder's coarsest stride.
+    """
     assays: dict[tuple[float, float], Assay] = {}
+    multiple = lcm(16, *(step for start in starts for step in start.encoder.encoder.levels[-1].stride))
     for start in starts:
         grid = start.encoder.spacing_range
         if grid not in assays:
             folder = scratch / str(len(assays))
             folder.mkdir()
             assays[grid] = read_assay(config, table, grid, dims, folder)
+            assays[grid].multiple = multiple
     return assays
 
 
@@ -287,14 +294,17 @@ def _results(
 ) -> Results:
     finish = {"label-fraction": merge_fractions, "convergence": compare_speed}
     settings = ("seed", "seeds", *_TRAINING, *_OF_PROTOCOL[config.protocol])
-    largest = "; ".join(LARGEST[family] for family in config.families)
+    words = {
+        "largest": "; ".join(LARGEST[family] for family in config.families),
+        "share": f"{100 * config.fractions[-1]:g} % of the training subjects",
+    }
     return Results(
         protocol=config.protocol,
         cells=finish.get(config.protocol, list)(cells),
         settings={name: getattr(config, name) for name in settings},
         environment=environment(device),
         data=data,
-        description=_DESCRIPTIONS[config.protocol].format(**config.model_dump(), largest=largest),
+        description=_DESCRIPTIONS[config.protocol].format(**config.model_dump(), **words),
         weights=weights,
         reference="scratch",
     )

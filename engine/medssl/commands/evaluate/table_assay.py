@@ -26,6 +26,8 @@ class TableAssay:
         InputError: nobody can be held out.
     """
 
+    multiple = 16
+
     def __init__(self, config: EvaluateConfig, table: Path, rows: Sequence[Row], task: str) -> None:
         rows, notes = rows_of_task(rows, config.tasks)
         self._train_rows, held, how = split_rows(rows, config.seed)

@@ -16,6 +16,7 @@ from medssl.config.evaluate import EvaluateConfig
 from medssl.errors import InputError
 from medssl.evaluation.cells import Cell
 from medssl.jobs.progress import Progress, drain
+from medssl.nets.encoders import ResidualEncoder
 from medssl.store.weights import read_metadata, write_weights
 
 BUDGET = {"steps": 3, "batch_size": 2, "crop": 16, "look_every": 2, "strengths": 2, "fractions": (0.25, 1.0)}
@@ -75,6 +76,7 @@ def test_every_protocol_compares_weights_with_scratch(
         run(config(table, tmp_path, "robustness", weights, "none", families=("gamma", "rotation")))
     )
     assert len(trained) == 4, "the networks of all labels are on disk"
+    assert "fine-tuned on 100 % of the training subjects" in result.results.description
     clean = cells["scratch"].metrics["dice@100"]
     (cell,) = [cell for cell in result.results.cells if cell.kind == "scratch"]
     assert cell.metrics["dice"] == pytest.approx(clean, abs=1e-9)
@@ -140,6 +142,24 @@ def test_scores_do_not_depend_on_the_order_of_encoders_with_different_grids(
         assert "0.5 to 1.25 mm" in note
     assert found[0] == found[1]
     assert found[0]["coarse"] != found[0][fine.stem], "the same weights on another grid"
+
+
+def test_patches_fit_the_coarsest_stride_of_all_encoders(
+    tables: dict[int, Path], tiny_weights: dict[int, Path], tmp_path: Path
+) -> None:
+    encoder = ResidualEncoder(2, 1, (4, 8, 8, 8, 8), (1,) * 5)
+    deep = tmp_path / "deep.safetensors"
+    tensors = {f"backbone.encoder.{key}": value.numpy() for key, value in encoder.state_dict().items()}
+    shape = {"name": "deep", **encoder.config}
+    write_weights(deep, tensors, {**read_metadata(tiny_weights[2]), "encoder": shape})
+    settings = config(
+        tables[2], tmp_path, "label-fraction", deep, tiny_weights[2], "none", crop=32, fractions=(1.0,)
+    )
+    assert encoder.levels[-1].stride == (32, 32)
+    cells = drain(run(settings)).results.cells
+    assert [cell.kind for cell in cells] == ["deep", tiny_weights[2].stem, "scratch"]
+    settings = settings.model_copy(update={"crop": 16, "encoder": (str(deep),), "out": tmp_path / "small"})
+    drain(run(settings))  # 16 voxels are no whole cell: patches of 32
 
 
 def test_stopped_run_goes_on_with_the_cell_it_was_in(
