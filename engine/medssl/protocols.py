@@ -81,8 +81,8 @@ class Trainable(Protocol):
     A trainable may also have ``after_backward(step)``, called between backward and optimiser step,
     ``plan(steps)``, called before the first step with the number of all steps, for schedules, and
     ``exported() -> Mapping[str, nn.Module]``: the modules beside the backbone that belong into a weights
-    file, by the name they have there ("head", "prototypes"). ``sees_parts`` is true where training shows the
-    encoder parts of an image only: its running statistics are then measured on whole ones for the export.
+    file, by the name they have there ("head", "prototypes"). ``sees_corrupted`` is true where training
+    shows masked or corrupted images: the running statistics are then measured on whole ones for the export.
     """
 
     backbone: nn.Module

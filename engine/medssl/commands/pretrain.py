@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from medssl.data.dataset import CropDataset, Loader
     from medssl.methods import MethodEntry
     from medssl.nets.backbone import Backbone
+    from medssl.protocols import Batch
 
 _CALIBRATION_BATCHES = 16
 _PROJECTION_CROPS = 96
@@ -274,7 +275,6 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path |
     import torch
 
     from medssl.data.dataset import Loader
-    from medssl.nets.decoder import PyramidDecoder
     from medssl.nets.dense import DenseFeatures
     from medssl.training.calibration import calibrate_norms, calibrate_projection
     from medssl.training.export import export_weights
@@ -285,12 +285,16 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path |
     later = loader.batches(config.loop().steps * config.loop().accumulate)
     batches = [batch.to(device) for batch in islice(later, _CALIBRATION_BATCHES)]
     calibrate_norms(trainable, lambda batch: trainable(trainable.views(batch, generator), step), batches)
-    if getattr(trainable, "sees_parts", False):
-        encoder = trainable.backbone.encoder  # whoever loads it shows it whole images
-        calibrate_norms(encoder, lambda batch: encoder(batch.image), batches)
+    backbone = trainable.backbone
+    if getattr(trainable, "sees_corrupted", False):  # whoever loads it shows it whole images
+
+        def decode(batch: Batch) -> object:
+            pyramid = backbone.encoder(batch.image)
+            return pyramid if backbone.decoder is None else backbone.decoder(batch.image, pyramid)
+
+        calibrate_norms(backbone, decode, batches)
     if path is None:
         return
-    backbone = trainable.backbone
     dense = DenseFeatures(backbone.encoder.levels).to(device)
     dataset = loader.dataset
     wide = Loader(dataset.with_crop((_PROJECTION_EDGE[config.dims],) * config.dims), loader.sampler)
@@ -312,7 +316,7 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path |
             "settings": config.digest(),
         },
     }
-    if isinstance(backbone.decoder, PyramidDecoder):
+    if backbone.decoder is not None:
         metadata["decoder"] = backbone.decoder.config
     if hasattr(trainable, "prototype_blocks"):
         metadata["prototype_blocks"] = dict(

@@ -114,7 +114,7 @@ def _import(config: WeightsConfig) -> Steps[WeightsResult]:
             dense = fit_on_scans(backbone, encoder, cache, seed=config.seed, device=device)
     elif needs_projection(encoder):
         yield Progress(2, 3, "writing", message=_NO_PROJECTION)
-    metadata = header(encoder, source, report, file, config.data)
+    metadata = header(backbone, source, report, file, config.data)
     export_weights(out / EXPORTED, backbone, metadata, dense=dense)
     text = card(metadata, source, has_projection=dense is not None)
     write_atomically((out / EXPORTED).with_name("card.md"), text)

@@ -31,7 +31,7 @@ class Mae(nn.Module):
     convolutional networks as in Wald et al., "An OpenMind for 3D medical vision", arXiv:2412.17041.
     """
 
-    sees_parts = True
+    sees_corrupted = True
 
     def __init__(self, backbone: Backbone, config: MaeConfig) -> None:
         super().__init__()

@@ -54,6 +54,8 @@ class ModelsGenesis(nn.Module):
     Reference: Zhou et al., "Models Genesis", Medical Image Analysis 2021, sections 3.2 and 3.3.
     """
 
+    sees_corrupted = True
+
     def __init__(self, backbone: Backbone, config: ModelsGenesisConfig) -> None:
         super().__init__()
         encoder = cast("Encoder", backbone.encoder)

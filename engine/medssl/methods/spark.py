@@ -36,7 +36,7 @@ class Spark(nn.Module):
     arXiv:2410.23132.
     """
 
-    sees_parts = True
+    sees_corrupted = True
 
     def __init__(self, backbone: Backbone, config: SparkConfig) -> None:
         super().__init__()

@@ -1,14 +1,17 @@
-"""A U-Net decoder over any feature pyramid, up to the full resolution of the image."""
+"""A U-Net decoder over any feature pyramid, up to full resolution; decoders by config."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from monai.networks.blocks.convolutions import Convolution
 from torch import Tensor, nn
 
 from medssl.nets.dense import resize
+from medssl.nets.encoders import AnyEncoder
+from medssl.nets.unet import GenesisDecoder
 from medssl.protocols import FeatureLevel
 
 
@@ -46,7 +49,7 @@ class PyramidDecoder(nn.Module):
         if not 0 < len(channels) <= len(levels):
             raise ValueError(f"{len(levels)} levels decode to as many maps, given channels {channels}")
         channels = [*channels, *[channels[-1]] * (len(levels) - len(channels))]
-        self.config = {"channels": list(channels)}
+        self.config: Mapping[str, Any] = {"channels": list(channels)}
         skips = [FeatureLevel(in_channels, (1,) * spatial_dims), *levels[:-1]]
         self.levels = tuple(
             FeatureLevel(width, skip.stride) for width, skip in zip(channels, skips, strict=True)
@@ -81,6 +84,28 @@ class PyramidDecoder(nn.Module):
             x = join(torch.cat([x, skip], dim=1))
             decoded.append(x)
         return decoded[::-1]
+
+
+Decoder = PyramidDecoder | GenesisDecoder
+"""What takes an image and its pyramid to decoded maps, full resolution first."""
+
+
+def restore_decoder(config: Mapping[str, Any], encoder: AnyEncoder) -> Decoder:
+    """The decoder that a ``config`` attribute, or the header of a weights file, describes.
+
+    Args:
+        config: arguments of the decoder; ``architecture`` "genesis" is that of Models Genesis.
+        encoder: gives the pyramid that is decoded.
+
+    Raises:
+        ValueError: the decoder does not fit the encoder.
+    """
+    if config.get("architecture") != "genesis":
+        return PyramidDecoder(encoder.spatial_dims, encoder.in_channels, encoder.levels, config["channels"])
+    decoder = GenesisDecoder(encoder.spatial_dims, config["width"])
+    if encoder.levels[: len(decoder.levels)] != decoder.levels:
+        raise ValueError("the decoder of Models Genesis needs its encoder, of the same width")
+    return decoder
 
 
 def _convolution(spatial_dims: int, before: int, after: int, kernel_size: int) -> nn.Module:

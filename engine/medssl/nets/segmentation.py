@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medssl.nets.backbone import Backbone
-from medssl.nets.decoder import PyramidDecoder
+from medssl.nets.decoder import Decoder, restore_decoder
 from medssl.nets.dense import DenseFeatures, resize
 from medssl.nets.encoders import AnyEncoder
 from medssl.protocols import FeatureLevel
@@ -75,7 +75,7 @@ class LinearLogits(nn.Module):
 
 
 class SegmentationNetwork(nn.Module):
-    """Encoder, pyramid decoder and a 1x1 convolution to the classes.
+    """Encoder, U-Net decoder and a 1x1 convolution to the classes.
 
     State: ``backbone.encoder.*``, ``backbone.decoder.*``, ``segmentation.*`` and ``linear.*``. With the
     linear part the decoder's logits begin at zero: training begins where the linear probe ended.
@@ -84,6 +84,7 @@ class SegmentationNetwork(nn.Module):
         encoder: gives the pyramid.
         classes: number of classes K, at least 2.
         channels: channels of the decoder, see `PyramidDecoder`.
+        decoder: config of another decoder in its place, see `restore_decoder`.
         supervised_levels: decoded levels with logits of their own while training, full resolution
             first; 1 means no deep supervision.
         has_linear: add `LinearLogits` to the logits of full resolution.
@@ -95,14 +96,16 @@ class SegmentationNetwork(nn.Module):
         classes: int,
         channels: Sequence[int] = (12, 24, 48, 64),
         supervised_levels: int = 1,
+        *,
         has_linear: bool = False,
+        decoder: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        decoder = PyramidDecoder(encoder.spatial_dims, encoder.in_channels, encoder.levels, channels)
-        self.backbone = Backbone(encoder, decoder)
+        decodes = restore_decoder(decoder or {"channels": channels}, encoder)
+        self.backbone = Backbone(encoder, decodes)
         self.segmentation = nn.ModuleList(
             Conv[Conv.CONV, encoder.spatial_dims](level.channels, classes, kernel_size=1)
-            for level in decoder.levels[:supervised_levels]
+            for level in decodes.levels[:supervised_levels]
         )
         self.linear = LinearLogits(encoder.levels, classes) if has_linear else None
         if has_linear:
@@ -110,7 +113,7 @@ class SegmentationNetwork(nn.Module):
                 nn.init.zeros_(parameter)
         self.config: Mapping[str, Any] = {
             "classes": classes,
-            "channels": list(channels),
+            "decoder": dict(decodes.config),
             "supervised_levels": supervised_levels,
             "has_linear": has_linear,
         }
@@ -132,7 +135,7 @@ class SegmentationNetwork(nn.Module):
             x: (B, C, *S), S a multiple of the coarsest stride.
             pyramid: the encoder's levels on it.
         """
-        decoded = cast("PyramidDecoder", self.backbone.decoder)(x, pyramid)
+        decoded = cast("Decoder", self.backbone.decoder)(x, pyramid)
         logits = [
             resize(head(level), x.shape[2:]) if index else head(level)
             for index, (head, level) in enumerate(zip(self.segmentation, decoded, strict=False))

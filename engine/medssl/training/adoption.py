@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -70,15 +70,17 @@ def needs_projection(encoder: AnyEncoder) -> bool:
 
 
 def header(
-    encoder: AnyEncoder, source: Source, report: TransferReport, file: Path, data: Path | None
+    backbone: Backbone, source: Source, report: TransferReport, file: Path, data: Path | None
 ) -> dict[str, Any]:
     """Metadata of the weights file."""
+    config = cast("AnyEncoder", backbone.encoder).config
+    decoder = {} if backbone.decoder is None else {"decoder": dict(cast("Any", backbone.decoder).config)}
     with file.open("rb") as stream:
         checksum = hashlib.file_digest(stream, "sha256").hexdigest()
-    config: Mapping[str, Any] = encoder.config
     return {
         "method": source.method,
         "encoder": {"name": f"{report.format} (imported)", **config},
+        **decoder,
         "preprocessing": {"spacing_range": list(source.spacing_range)},
         "modalities": list(source.modalities),
         "licence": source.licence,

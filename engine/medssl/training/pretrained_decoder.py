@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from safetensors.torch import load_file
 from torch import nn
 
@@ -14,16 +11,11 @@ from medssl.store.weights import resolve
 _PREFIX = "backbone.decoder."
 
 
-def decoder_channels(metadata: Mapping[str, Any]) -> tuple[int, ...]:
-    """Channels of the pyramid decoder that weights hold, full resolution first; empty without one."""
-    return tuple(int(width) for width in metadata.get("decoder", {}).get("channels", ()))
-
-
 def take_decoder(decoder: nn.Module, weights: str) -> int:
     """Copy the decoder of weights.
 
     Args:
-        decoder: a `medssl.nets.decoder.PyramidDecoder` of the same channels, changed in place.
+        decoder: made by `medssl.nets.decoder.restore_decoder` from the header's "decoder", changed in place.
         weights: registry name, run folder or file.
 
     Returns:

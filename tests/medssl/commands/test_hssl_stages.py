@@ -91,12 +91,12 @@ def test_each_stage_hands_its_weights_on(
     state = {f"backbone.{key}": value for key, value in network.backbone.state_dict().items()}
     for key in decoder | set(kept):
         torch.testing.assert_close(state[key], joint[key], rtol=0, atol=0)
-    assert network.config["channels"] == [4, 5, 6, 7]
-    assert brought_decoder(start(tmp_path / "joint")) == (4, 5, 6, 7)
+    assert network.config["decoder"] == {"channels": [4, 5, 6, 7]}
+    assert brought_decoder(start(tmp_path / "joint")) == {"channels": [4, 5, 6, 7]}
     # unless it is told not to, or there is none
     for other in (start(tmp_path / "joint", pretrained_decoder=False), start(tmp_path / "encoder")):
-        assert brought_decoder(other) == ()
-        assert build_task(other, cohort, None).network.config["channels"] == [8, 8, 8, 8]
+        assert brought_decoder(other) is None
+        assert build_task(other, cohort, None).network.config["decoder"] == {"channels": [8, 8, 8, 8]}
 
 
 def test_a_task_in_two_groups_is_refused(pretrain_config, scans: Path) -> None:

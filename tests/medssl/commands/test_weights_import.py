@@ -21,11 +21,14 @@ from medssl.io import write_volume
 from medssl.jobs.progress import drain
 from medssl.nets.backbone import Backbone
 from medssl.nets.encoders import restore_encoder
+from medssl.nets.segmentation import SegmentationNetwork
 from medssl.nets.transfer import load_foreign
+from medssl.nets.unet import GenesisDecoder, GenesisEncoder
 from medssl.store.sources import SOURCES
 from medssl.store.weights import resolve
 from medssl.training import adoption
 from medssl.training.initialise import initialise
+from medssl.training.pretrained_decoder import take_decoder
 from medssl.volume import Geometry, Volume
 
 NARROW = {"architecture": "resnet", "spatial_dims": 2, "in_channels": 3, "blocks": [1, 1, 1, 1], "width": 4}
@@ -82,6 +85,25 @@ def test_imported_weights_have_a_card_with_licence_and_the_features_of_the_sourc
         with torch.no_grad():
             for ours, theirs in zip(loaded(x), module(x), strict=True):
                 torch.testing.assert_close(ours, theirs)
+
+
+def test_the_decoder_of_models_genesis_is_there_for_segmentation(tmp_path: Path) -> None:
+    encoder, decoder = GenesisEncoder(2, 1, 4), GenesisDecoder(2, 4)
+    state = {**encoder.state_dict(), **decoder.state_dict()}
+    file = tmp_path / "Genesis_Chest_CT.pt"
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, file)
+    imported(file, format="genesis")
+    record = resolve(tmp_path / "Genesis_Chest_CT")
+    assert record.metadata["decoder"] == {"architecture": "genesis", "width": 4}
+    network = SegmentationNetwork(
+        restore_encoder(record.metadata["encoder"]), 2, decoder=record.metadata["decoder"]
+    )
+    assert take_decoder(network.backbone.decoder, str(record.path)) == sum(
+        "num_batches" not in key for key in decoder.state_dict()
+    )
+    for key, value in decoder.state_dict().items():
+        if "num_batches" not in key:
+            torch.testing.assert_close(network.backbone.decoder.state_dict()[key], value)
 
 
 def test_without_a_projection_embedding_is_refused_with_a_way_out(checkpoint: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from medssl.commands.finetune.cohort import Cohort
 from medssl.commands.finetune.fitting import fit_task, new_encoder
@@ -39,9 +39,10 @@ def build_task(start: Start, cohort: Cohort, probe: LinearProbe | None) -> Segme
     network = SegmentationNetwork(
         encoder,
         len(cohort.values),
-        brought_decoder(start) or settings.decoder_channels,
+        settings.decoder_channels,
         settings.supervised_levels,
         has_linear=probe is not None,
+        decoder=brought_decoder(start),
     )
     if brought_decoder(start) and network.backbone.decoder is not None:
         take_decoder(network.backbone.decoder, start.config.init)
@@ -56,13 +57,12 @@ def build_task(start: Start, cohort: Cohort, probe: LinearProbe | None) -> Segme
     )
 
 
-def brought_decoder(start: Start) -> tuple[int, ...]:
-    """Channels of the pre-trained decoder that training goes on with; empty where it is new."""
-    from medssl.training.pretrained_decoder import decoder_channels
-
+def brought_decoder(start: Start) -> Mapping[str, Any] | None:
+    """Config of the pre-trained decoder that training goes on with; None where it is new."""
     if start.loaded is None or not start.config.segmentation.pretrained_decoder:
-        return ()
-    return decoder_channels(start.loaded.metadata)
+        return None
+    decoder: Mapping[str, Any] | None = start.loaded.metadata.get("decoder")
+    return decoder
 
 
 def train(start: Start, cohort: Cohort, task: SegmentationTask) -> Steps[tuple[FitResult, int]]:
