@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from qtpy.QtCore import QObject, Qt, QTimer, Signal, Slot
 
 from medssl.errors import InputError
-from medssl.jobs.device import DeviceThread, Job, JobEvents
+from medssl.jobs.device import DeviceThread, Job, JobEvents, JobState
 from medssl.jobs.progress import Progress, Steps, drain
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Run(Protocol):
         done: receives the result.
         topic: requests of one topic replace one another.
         failed: called after the error was shown.
+        stopped: called when the user cancelled; not when a newer request of the topic took the place.
     """
 
     def __call__(
@@ -37,7 +38,9 @@ class Run(Protocol):
         title: str,
         done: Callable[[T], None],
         topic: str = "",
+        *,
         failed: Callable[[Exception], None] | None = None,
+        stopped: Callable[[], None] | None = None,
     ) -> None:
         """Run it."""
         ...
@@ -76,7 +79,9 @@ class Workers(QObject):
         title: str,
         done: Callable[[T], None],
         topic: str = "",
+        *,
         failed: Callable[[Exception], None] | None = None,
+        stopped: Callable[[], None] | None = None,
     ) -> None:
         """See `Run`."""
         if self._is_synchronous:
@@ -93,9 +98,16 @@ class Workers(QObject):
                 self._arrived.emit(lambda p: self._show_progress(token, title, p), value)
 
         def finish(result: T) -> None:
+            if job[0].is_cancelled:  # after the last step
+                cancel()
+                return
             self._end(token, f"{title}: done.")
-            if not job[0].is_cancelled:
-                done(result)
+            done(result)
+
+        def cancel() -> None:
+            self._end(token, f"{title}: cancelled.")
+            if stopped is not None and job[0].state is not JobState.SUPERSEDED:
+                stopped()
 
         def fail(error: Exception) -> None:
             self._end(token, _show_error(title, error))
@@ -106,7 +118,7 @@ class Workers(QObject):
             progress=progress,
             done=lambda result: self._arrived.emit(finish, result),
             failed=lambda error: self._arrived.emit(fail, error),
-            cancelled=lambda: self._arrived.emit(lambda _: self._end(token, f"{title}: cancelled."), None),
+            cancelled=lambda: self._arrived.emit(lambda _: cancel(), None),
         )
         # First the bar: making it lets napari process events, and the answer must find it.
         self._open_bar(token, title)

@@ -196,8 +196,12 @@ class LabellingController(PanelController["LabellingWidget"]):
             else:
                 entered.store.close()
 
+        def stopped() -> None:
+            if self._session.volume is volume:
+                self._widget.setStatus("Labels are off: reading them was cancelled. Open the scan again.")
+
         steps = self._engine.enter(project, volume, self._session.source)
-        self._run(steps, "Reading the labels", done, topic="enter", failed=self._on_refused)
+        self._run(steps, "Reading the labels", done, topic="enter", failed=self._on_refused, stopped=stopped)
 
     def _on_refused(self, error: Exception) -> None:
         self._widget.setStatus(f"Labels are off: {error}")
@@ -273,7 +277,13 @@ class LabellingController(PanelController["LabellingWidget"]):
         volume, copy = self._session.volume, self._copy
         if volume is not None and copy is not None and self._tally.labelled:
             self._copy = None
-            self._run(self._engine.keep(volume, copy), "Keeping the scan", lambda _: None)
+
+            def again(_: object = None) -> None:
+                if self._session.volume is volume:
+                    self._copy = copy  # the next stroke tries again
+
+            steps = self._engine.keep(volume, copy)
+            self._run(steps, "Keeping the scan", lambda _: None, failed=again, stopped=again)
 
     def _project(self) -> Project:
         if self._session.project is None:

@@ -74,7 +74,13 @@ class TrainingController(PanelController["TrainingWidget"]):
         self._widget.setReady(False)
         settings = self._widget.settings()
         steps = self._engine.order_training(project, settings, volume.spatial_dims)
-        self._run(steps, "Preparing the training", self._on_ordered, failed=lambda _: self._show_cases())
+        self._run(
+            steps,
+            "Preparing the training",
+            self._on_ordered,
+            failed=lambda _: self._show_cases(),
+            stopped=self._show_cases,
+        )
 
     def stop(self) -> None:
         """Ask the run to finish its step, save and end."""

@@ -107,11 +107,15 @@ class FakeEngine(Engine):
 
 
 class Runner:
-    """Runs commands inside the call; errors of the user are kept, others raised."""
+    """Runs commands inside the call; errors of the user are kept, others raised.
+
+    Work whose title is in ``cancelled`` is cancelled by the user before it begins.
+    """
 
     def __init__(self) -> None:
         self.titles: list[str] = []
         self.errors: list[Exception] = []
+        self.cancelled: set[str] = set()
 
     def __call__(
         self,
@@ -119,9 +123,15 @@ class Runner:
         title: str,
         done: Callable[[Any], None],
         topic: str = "",
+        *,
         failed: Callable[[Exception], None] | None = None,
+        stopped: Callable[[], None] | None = None,
     ) -> None:
         self.titles.append(title)
+        if title in self.cancelled:
+            if stopped is not None:
+                stopped()
+            return
         try:
             result = drain(steps)
         except InputError as error:

@@ -69,13 +69,33 @@ def test_cancel_drops_the_result_and_ends_the_bar(workers: Any, qtbot: Any) -> N
         return 1
 
     texts: list[str] = []
+    stopped: list[str] = []
     workers.idle.connect(texts.append)
-    workers.run(work(), "Work", results.append)
+    workers.run(work(), "Work", results.append, stopped=lambda: stopped.append("work"))
     workers.cancel()
     release.set()
     qtbot.waitUntil(lambda: not workers.is_busy, timeout=20_000)
     assert results == []
     assert texts == ["Work: cancelled."]
+    assert stopped == ["work"]
+
+
+def test_a_newer_wish_of_a_topic_is_no_cancellation(workers: Any, qtbot: Any) -> None:
+    release, results, stopped = threading.Event(), [], []
+
+    def work(number: int) -> Steps[int]:
+        yield Progress(0, 1, "waiting")
+        release.wait(20)
+        return number
+
+    for number in range(3):  # the first one runs, the second one gives way to the third
+        workers.run(work(number), "Work", results.append, "topic", stopped=lambda: stopped.append(1))
+        if number == 0:
+            qtbot.wait(200)
+    release.set()
+    qtbot.waitUntil(lambda: not workers.is_busy, timeout=20_000)
+    assert results == [0, 2]
+    assert stopped == []
 
 
 @pytest.mark.parametrize("is_synchronous", [False, True])

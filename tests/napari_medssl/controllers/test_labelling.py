@@ -151,6 +151,21 @@ def test_a_labelled_layer_gets_a_file_in_the_project(
     assert controller._tally.labelled == {1: 8}
 
 
+def test_a_copy_that_was_cancelled_is_made_with_the_next_stroke(
+    make: Any, session: Session, volume: Volume, runner: Any
+) -> None:
+    make()
+    session.source = Source(layer="theirs")
+    session.volume = volume
+    runner.cancelled = {"Keeping the scan"}
+    stroke(session, (1, 2, 3), 1)
+    assert not (session.project / "volumes").exists()
+    runner.cancelled = set()
+    stroke(session, (4, 2, 3), 1)
+    (copy,) = (session.project / "volumes").iterdir()
+    assert copy.stat().st_size > 100
+
+
 def test_another_project_shows_nothing_of_the_last_one(
     make: Any, session: Session, volume: Volume, tmp_path: Any
 ) -> None:
@@ -278,6 +293,20 @@ def test_an_unusable_project_switches_labels_off(
     session.volume = volume
     assert session.scribbles is None
     assert "Labels are off" in widget.setStatus.call_args.args[0]
+
+
+def test_cancelled_reading_is_said_and_opening_the_scan_again_reads(
+    make: Any, session: Session, volume: Volume, runner: Any
+) -> None:
+    _, widget = make()
+    runner.cancelled = {"Reading the labels"}
+    session.volume = volume
+    assert "cancelled. Open the scan again" in widget.setStatus.call_args.args[0]
+    widget.setReady.assert_called_with(False)
+    runner.cancelled = set()
+    session.volume = Volume(volume.array, volume.geometry)
+    assert session.scribbles is not None
+    widget.setReady.assert_called_with(True)
 
 
 def test_export_writes_the_geometry_of_the_scan(

@@ -88,7 +88,10 @@ def test_an_answer_for_another_scan_is_dropped(session: Session, engine: Any, vo
     waiting: list[Any] = []
     widget = MagicMock(spec=PrototypesWidget)
     controller = PrototypesController(
-        session, widget, engine, lambda steps, title, done, topic="", failed=None: waiting.append(done)
+        session,
+        widget,
+        engine,
+        lambda steps, title, done, topic="", failed=None, stopped=None: waiting.append(done),
     )
     session.volume = volume
     controller.compute(3)

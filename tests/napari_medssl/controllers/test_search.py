@@ -150,7 +150,7 @@ def test_late_hits_of_an_older_query_are_dropped(session: Session, engine: Any, 
         session,
         widget,
         engine,
-        lambda steps, title, done, topic="", failed=None: waiting.append(done),
+        lambda steps, title, done, topic="", failed=None, stopped=None: waiting.append(done),
         open_case=lambda _: None,
     )
     session.volume = volume

@@ -84,6 +84,20 @@ def test_start_follow_finish(made: tuple, session: Session, engine: Any, volume:
     widget.setRunning.assert_called_with(False)
 
 
+def test_start_can_be_pressed_again_when_the_preparation_was_cancelled(
+    made: tuple, session: Session, runner: Any, volume: Volume
+) -> None:
+    controller, widget, started, _ = made
+    session.volume = session.scribbles = volume
+    runner.cancelled = {"Preparing the training"}
+    controller.start()
+    assert started == []
+    widget.setReady.assert_called_with(True)
+    runner.cancelled = set()
+    controller.start()
+    assert len(started) == 1
+
+
 def test_scans_that_training_does_without_are_named(
     made: tuple, session: Session, engine: Any, runner: Any, volume: Volume
 ) -> None:
