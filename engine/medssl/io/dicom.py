@@ -156,6 +156,10 @@ def _volume(choice: _Choice, frame: int, notes: list[str]) -> Volume:
     if modality not in _MODALITIES:
         guessed, note = guess_modality(array, series.description)
         modality, note = (guessed, note) if stack.is_placed else (modality, "")
+    if any(pictures[frame].slope == 0 for pictures in stack.slices):
+        raise ValueError("a rescale slope is 0, so that all values are lost: export the series again")
+    if modality == "CT" and not all(pictures[frame].states_rescale for pictures in stack.slices):
+        notes.append("CT without a rescale slope: stored values are taken as Hounsfield units")
     if modality == "PT" and series.units:
         notes.append(f"PET values are in {_UNITS.get(series.units, series.units)}")
     if note:

@@ -144,10 +144,11 @@ class Frame:
         orientation: LPS direction along a row and along a column, six numbers, None where not stated.
         pixel_spacing: mm between rows and between columns, None where not stated.
         thickness: mm between slices as stated, else slice thickness, None where neither is.
-        slope: rescale slope.
+        slope: rescale slope, 1 where not stated.
         intercept: rescale intercept.
         order: sorts pictures of one position: time, then instance number, then frame.
         native: where the pixels lie, None where they are compressed.
+        states_rescale: whether the file says how stored values become measured ones.
         itk_type: what the type of ITK's decoded and rescaled pixels depends on; None where ITK cannot be
             asked.
     """
@@ -165,6 +166,7 @@ class Frame:
     intercept: float
     order: tuple[float, ...]
     native: NativePixels | None
+    states_rescale: bool
     itk_type: tuple[float, ...] | None
 
 
@@ -254,6 +256,7 @@ def frames_of(header: Header) -> Iterator[Frame]:
         intercept = value("RescaleIntercept", "PixelValueTransformationSequence")
         time = value("TemporalPositionIndex", "FrameContentSequence")
         time = fields.get("TemporalPositionIdentifier") if time is None else time
+        states_rescale = slope not in (None, "")
         slope = 1.0 if slope in (None, "") else float(slope)
         intercept = 0.0 if intercept in (None, "") else float(intercept)
         # GDCM leaves the rescale of MR aside, which is ours to apply.
@@ -273,6 +276,7 @@ def frames_of(header: Header) -> Iterator[Frame]:
             intercept=intercept,
             order=(float(time or 0), number, float(index)),
             native=header.native,
+            states_rescale=states_rescale,
             itk_type=itk_type if header.is_jpeg and itk_rescales else None,
         )
 

@@ -38,6 +38,7 @@ class NiftiHeader:
         bits: bits per voxel.
         offset: byte at which the voxels begin.
         has_orientation: whether the file states where it lies in the patient (qform or sform).
+        matrix_spacing: mm of the axes by the sform; empty without one.
     """
 
     shape: tuple[int, ...]
@@ -46,6 +47,21 @@ class NiftiHeader:
     bits: int
     offset: int
     has_orientation: bool
+    matrix_spacing: tuple[float, ...]
+
+    @property
+    def contradiction(self) -> str | None:
+        """What to tell where the two spacings of the header differ by more than a hundredth."""
+        pairs = list(zip(self.spacing, self.matrix_spacing, strict=False))
+        if all(math.isclose(stated, other, rel_tol=1e-2) for stated, other in pairs):
+            return None
+        stated, other = (
+            " x ".join(f"{value:.4g}" for value in values) for values in zip(*pairs, strict=True)
+        )
+        return (
+            f"the header contradicts itself: voxels of {stated} mm (pixdim) or of {other} mm (sform). The "
+            "first was taken: sizes and places may be wrong"
+        )
 
     @property
     def expected_bytes(self) -> int:
@@ -76,10 +92,10 @@ def check_nifti(path: Path) -> NiftiHeader:
         header = _parse(data)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
-    flat = [axis for axis, size in zip("xyz", header.spacing, strict=False) if not size > 0]
+    flat = [axis for axis, size in zip("xyz", header.spacing, strict=False) if not 0 < size < math.inf]
     if flat:
         raise InputError(
-            f"{path}: the voxel spacing along {', '.join(flat)} is not positive, so sizes in mm are unknown: "
+            f"{path}: the voxel spacing along {', '.join(flat)} is no length, so sizes in mm are unknown: "
             "correct the header (pixdim)"
         )
     if not (_is_whole_gzip(path, header) if packed else path.stat().st_size >= header.expected_bytes):
@@ -135,6 +151,7 @@ def _parse(data: bytes) -> NiftiHeader:
     pixdim = struct.unpack(order + "8f", data[76:108])
     (offset,) = struct.unpack(order + "f", data[108:112])
     codes = struct.unpack(order + "2h", data[252:256])
+    matrix = np.frombuffer(data, order + "f4", 12, 280).reshape(3, 4)[:, : min(dim[0], 3)].astype(float)
     count = dim[0]
     if not 1 <= count <= 7 or min(dim[1 : count + 1]) < 1:
         raise ValueError("not a NIfTI file, or damaged: export the scan again")
@@ -151,7 +168,8 @@ def _parse(data: bytes) -> NiftiHeader:
     spacing = tuple(abs(value) for value in pixdim[1 : min(count, 3) + 1])
     dtype = np.dtype(f"{order}f{bits // 8}") if code in _FLOATS else None
     start = max(int(offset), _HEADER_BYTES)  # as nifticlib takes it
-    return NiftiHeader(dim[1 : count + 1], spacing, dtype, bits, start, max(codes) > 0)
+    of_matrix = tuple(float(size) for size in np.linalg.norm(matrix, axis=0)) if codes[1] > 0 else ()
+    return NiftiHeader(dim[1 : count + 1], spacing, dtype, bits, start, max(codes) > 0, of_matrix)
 
 
 def _is_whole_gzip(path: Path, header: NiftiHeader) -> bool:

@@ -50,6 +50,7 @@ def read_image(path: Path, frame: int = 0) -> Volume:
         holes = holes_of(path, header)
         if not header.has_orientation:
             notes.append("the file states no orientation: left and right may be swapped")
+        notes += [header.contradiction] if header.contradiction else []
         with apart(path, suffix) as place:
             image, frames = _load(place, suffix, frame, path)
     else:

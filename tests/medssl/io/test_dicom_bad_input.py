@@ -121,6 +121,24 @@ def test_a_zero_pixel_spacing(tmp_path, write_series, ramp):
     refused(tmp_path, "pixel spacing is not positive")
 
 
+def test_a_zero_rescale_slope(tmp_path, write_series, ramp):
+    write_series(tmp_path, ramp, rescale=((1, -1024), (0, -1024)))
+    refused(tmp_path, "a rescale slope is 0")
+
+
+@pytest.mark.parametrize(("modality", "is_said"), [("CT", True), ("MR", False)])
+def test_stored_values_that_pass_for_hounsfield_units_are_said(
+    tmp_path, write_series, ramp, modality, is_said
+):
+    write_series(tmp_path / "without", ramp, modality=modality, rescale=None)
+    write_series(tmp_path / "with", ramp, modality=modality)
+    said = [
+        any("taken as Hounsfield" in note for note in read_volume(tmp_path / name).notes)
+        for name in ("without", "with")
+    ]
+    assert said == [is_said, False]
+
+
 def test_crooked_axes(tmp_path, write_series, ramp):
     axes = np.eye(3)
     axes[0, 1] = 0.3

@@ -66,14 +66,30 @@ def test_several_gzip_members_are_one_file(tmp_path):
     assert check_nifti(path).shape == SHAPE
 
 
-@pytest.mark.parametrize("value", [0.0, float("nan")])
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_a_spacing_that_is_no_length_is_refused(tmp_path, value):
     path = save(tmp_path / "a.nii")
     data = bytearray(path.read_bytes())
     data[88:92] = struct.pack("<f", value)
     path.write_bytes(data)
-    with pytest.raises(InputError, match="spacing along z is not positive"):
+    with pytest.raises(InputError, match="spacing along z is no length"):
         check_nifti(path)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_two_spacings_that_contradict_each_other_are_said(tmp_path, suffix):
+    turned = np.array([[0, -3, 0, 5], [2, 0, 0, 6], [0, 0, 4, 7], [0, 0, 0, 1.0]])
+    path = save(tmp_path / f"a{suffix}", affine=turned)
+    assert check_nifti(path).matrix_spacing == (2.0, 3.0, 4.0)
+    assert not any("contradicts" in note for note in read_volume(path).notes)
+    image = nib.load(path)
+    image = nib.Nifti1Image(np.asarray(image.dataobj), None, image.header)
+    image.header["pixdim"][1:4] = 1.0
+    nib.save(image, path)
+    volume = read_volume(path)
+    assert volume.geometry.spacing == (1.0, 1.0, 1.0)
+    (note,) = [note for note in volume.notes if "contradicts" in note]
+    assert "1 x 1 x 1 mm (pixdim) or of 2 x 3 x 4 mm (sform)" in note
 
 
 @pytest.mark.parametrize("place", [0, 40, 344])
