@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -265,26 +267,39 @@ def test_torchrun_goes_on_from_the_last_checkpoint_when_a_worker_is_killed(
     assert_same(config.out, tmp_path / "whole")
 
 
+def by_two_processes(config: PretrainConfig) -> list[dict[str, Any]]:
+    """Run under torchrun; what the run said."""
+    file = config.out.with_name("config.yaml")
+    config.to_yaml(file)
+    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command = ["--nproc-per-node", "2", "-m", "medssl", "pretrain", "--config", str(file)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    subprocess.run([*agent, *command], env=environment, check=True, capture_output=True, timeout=400)
+    return list(Run(config.out).events())
+
+
 @pytest.mark.slow
-def test_two_processes_take_turns_between_scans_and_generated_volumes(
-    pretrain_config, tmp_path: Path
-) -> None:
+def test_two_processes_leave_out_levels_that_no_map_of_hssl_is_made_from(pretrain_config) -> None:
+    views = {"size": 16, "scale": [0.5, 1.0]}
+    config = pretrain_config(method="hssl", settings={"attach": ["enc2"], "dim": 8, "views": views})
+    losses = [event["metrics"]["enc2/image"] for event in by_two_processes(config)]
+    assert len(losses) == 4
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.slow
+def test_two_processes_take_turns_between_scans_and_generated_volumes(pretrain_config) -> None:
     """Every step leaves out the head of whoever's turn it is not; DDP must not wait for its gradients."""
     small = {"global_size": 16, "cells_per_crop": 16, "hidden": 8, "dim": 8}
     config = pretrain_config(generated=0.5, synthesis=small)
-    config.to_yaml(tmp_path / "config.yaml")
-    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    command = ["--nproc-per-node", "2", "-m", "medssl", "pretrain", "--config", str(tmp_path / "config.yaml")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    subprocess.run([*agent, *command], env=environment, check=True, capture_output=True, timeout=400)
-    events = Run(config.out).events()
+    events = by_two_processes(config)
     assert ["synthesis/loss" in event["metrics"] for event in events] == [False, True, False, True]
     assert load_encoder(config.out).metadata["method"] == "swav"
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 @pytest.mark.parametrize("method", ["spark", "mae"])
-def test_norms_of_an_encoder_that_saw_parts_are_measured_on_whole_images(
+def test_norms_of_an_encoder_that_saw_masked_images_are_measured_on_whole_images(
     pretrain_config, monkeypatch: pytest.MonkeyPatch, method: str, spatial_dims: int
 ) -> None:
     measured = []
@@ -301,13 +316,13 @@ def test_norms_of_an_encoder_that_saw_parts_are_measured_on_whole_images(
     result = drain(pretrain.run(config))
     assert result.step == 2
     assert {"explained", "feature_spread", "reconstruction"} <= set(result.metrics)
-    trained, encoder = measured
-    assert trained.backbone.encoder is encoder
+    trained, backbone = measured
+    assert trained.backbone is backbone
     loaded = load_encoder(config.out)
     assert loaded.metadata["method"] == method
     for name, value in loaded.encoder.state_dict().items():
         if value.is_floating_point():
-            torch.testing.assert_close(value, encoder.state_dict()[name])
+            torch.testing.assert_close(value, backbone.encoder.state_dict()[name])
 
 
 def test_what_a_run_leaves_open_is_what_its_method_needs() -> None:
