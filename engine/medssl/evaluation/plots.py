@@ -23,6 +23,8 @@ COLOURS = {
 """Okabe-Ito colours: told apart with every kind of colour vision."""
 _PANELS = 5
 """Panels side by side, at most."""
+_FEW = 6
+"""Feature kinds whose legend finds room in a panel."""
 _OTHERS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 
 
@@ -37,7 +39,8 @@ def plot_bars(path: Path, rows: Sequence[Summary], title: str) -> None:
     tables = list(dict.fromkeys(row.data for row in rows))
     kinds = list(dict.fromkeys(row.kind for row in rows))
     colours = colours_of(kinds)
-    figure = _figure(width=2.0 + 1.6 * len(tables), height=3.6)
+    again = repeated(colours)
+    figure = _figure(width=2.0 + max(1.6, 0.2 * len(kinds)) * len(tables), height=3.6)
     axes: Any = figure.subplots()
     width = 0.8 / max(1, len(kinds))
     for position, kind in enumerate(kinds):
@@ -51,11 +54,16 @@ def plot_bars(path: Path, rows: Sequence[Summary], title: str) -> None:
             capsize=2,
             color=colours[kind],
             label=kind,
+            hatch="////" if kind in again else None,
+            edgecolor="white" if kind in again else None,
         )
     axes.set_xticks(range(len(tables)), tables)
     axes.set_ylim(0, 1)
     axes.set_ylabel(title)
-    axes.legend(frameon=False, ncols=max(1, len(kinds)), loc="upper center")
+    if len(kinds) > _FEW:
+        figure.legend(frameon=False, loc="outside right upper")
+    else:
+        axes.legend(frameon=False, ncols=max(1, len(kinds)), loc="upper center")
     figure.savefig(path)
 
 
@@ -78,9 +86,10 @@ def plot_curves(
     """
     tables = list(dict.fromkeys(data for data, _ in curves))
     colours = colours_of(kind for _, kind in curves)
+    again, few = repeated(colours), len(colours) <= _FEW
     columns = min(len(tables), _PANELS)
     rows = -(-len(tables) // columns)
-    figure = _figure(width=1.0 + 2.8 * columns, height=0.2 + 3.2 * rows)
+    figure = _figure(width=(1.0 if few else 2.2) + 2.8 * columns, height=0.2 + 3.2 * rows)
     grid: Any = figure.subplots(rows, columns, squeeze=False, sharey=True)
     panels = grid.ravel()
     for spare in panels[len(tables) :]:
@@ -90,10 +99,10 @@ def plot_curves(
             if data != table:
                 continue
             colour = colours[kind]
-            axes.plot(x, y, color=colour, label=kind)
+            axes.plot(x, y, color=colour, label=kind, linestyle="--" if kind in again else "-")
             low = [a - b for a, b in zip(y, sd, strict=True)]
             high = [a + b for a, b in zip(y, sd, strict=True)]
-            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15 if few else 0.05, linewidth=0)
             if is_logarithmic:
                 axes.set_xscale("log")
                 axes.set_xticks(x, [f"{value:g}" for value in x])
@@ -103,7 +112,11 @@ def plot_curves(
         axes.set_ylim(0, 1)
     for axes in grid[:, 0]:
         axes.set_ylabel(y_title)
-    panels[0].legend(frameon=False)
+    if few:
+        panels[0].legend(frameon=False)
+    else:
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, loc="outside right upper")
     figure.savefig(path)
 
 
@@ -113,6 +126,12 @@ def colours_of(kinds: Iterable[str]) -> dict[str, str]:
     taken = {COLOURS[name] for name in names if name in COLOURS}
     free = cycle([colour for colour in _OTHERS if colour not in taken])
     return {name: COLOURS.get(name) or next(free) for name in names}
+
+
+def repeated(colours: Mapping[str, str]) -> set[str]:
+    """The kinds whose colour an earlier one has too: drawn dashed or hatched."""
+    names = list(colours)
+    return {name for index, name in enumerate(names) if colours[name] in map(colours.get, names[:index])}
 
 
 def _figure(width: float, height: float) -> Figure:

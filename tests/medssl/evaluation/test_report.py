@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from medssl.evaluation.cells import Cell
-from medssl.evaluation.plots import colours_of
+from medssl.evaluation.plots import colours_of, repeated
 from medssl.evaluation.report import Results, as_csv, write_report
 
 
@@ -109,3 +109,11 @@ def test_kinds_have_colours_of_their_own() -> None:
     colours = colours_of(names)
     assert len(set(colours.values())) == 4
     assert colours["scratch"] == colours_of(["scratch"])["scratch"]
+
+
+def test_kinds_that_share_a_colour_differ_in_their_line() -> None:
+    names = [f"method {number}" for number in range(12)]
+    colours = colours_of([*names, "scratch"])
+    again = repeated(colours)
+    assert again == set(names[8:])
+    assert len({(colour, name in again) for name, colour in colours.items()}) == 13
