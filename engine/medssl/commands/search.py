@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medssl.commands.workspace import Workspace, index_signature
 from medssl.config.search import SearchConfig
 from medssl.errors import InputError
+from medssl.io.axes import lps_point
 from medssl.jobs.progress import Progress, Steps
 from medssl.retrieval.index import FeatureIndex
 from medssl.retrieval.search import SearchResult, centre_of, check_voxel, search, vector_at, vector_of
@@ -104,7 +105,7 @@ def search_steps(
     query = None
     if name is not None and region is None:
         reach = max(index.signature["settings"]["stride"]) * max(volume.geometry.spacing) / 2
-        query = index.cell_at(name, volume.geometry.to_world(voxel)[::-1], reach)
+        query = index.cell_at(name, lps_point(volume.geometry, voxel), reach)
     if query is None:
         loaded = _encoder_of(index, workspace, encoder, volume.spatial_dims)
         features = yield from _features(volume, workspace, loaded, voxel if region is None else region)
