@@ -47,7 +47,7 @@ class MaskedImageConfig(RunConfig):
         256,
         ge=64,
         description="channels of the light decoder at the coarsest level, halved at every doubling "
-        "(SparK: 768 in 2D; 3D: ours)",
+        "(SparK: 768, the default of spark in 2D; otherwise ours)",
     )
     decoder_channels: tuple[int, ...] = Field(
         (12, 24, 48, 64),

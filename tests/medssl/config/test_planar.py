@@ -37,3 +37,9 @@ def test_what_is_given_wins_and_leaves_the_rest() -> None:
     assert (settings.views.size, settings.views.scale, settings.dim) == (64, (0.08, 1.0), 32)
     assert HsslConfig.for_dims({"views": {"size": 64}}, 2).views.rotation == 15
     assert SwavConfig.for_dims({"global_size": 48}, 2).local_size == 96
+
+
+def test_the_decoder_of_spark_is_the_published_one_in_2d() -> None:
+    assert [SparkConfig.for_dims({}, dims).width for dims in (2, 3)] == [768, 256]
+    assert SparkConfig.for_dims({}, 2).aspect == pytest.approx((4 / 3) ** 0.5)
+    assert SparkConfig.for_dims({"width": 64}, 2).width == 64
