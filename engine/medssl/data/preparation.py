@@ -19,6 +19,7 @@ from medssl.data.parallel import read_in_order
 from medssl.data.table import Row
 from medssl.errors import InputError
 from medssl.io import read_volume
+from medssl.io.values import NOT_STATED
 from medssl.jobs.progress import Progress, Steps
 from medssl.volume import Volume
 from medssl.volume.normalize import Normalizer
@@ -45,6 +46,7 @@ class Prepared:
         spacing: mm per voxel, three numbers.
         modality: of the row, else of the file.
         label: (z, y, x) mask value, 255 unlabelled; None where masks are not kept or there is none.
+        notes: what was chosen, inferred or repaired on reading.
     """
 
     values: NDArray[np.float32]
@@ -52,6 +54,7 @@ class Prepared:
     spacing: tuple[float, float, float]
     modality: str
     label: NDArray[np.uint8] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Summary:
         failures: (scan, reason) of what was left out.
         renewed: volumes that were there and got what the data says of them now.
         removed: volumes taken out, because the data has them no longer or they cannot be read any more.
+        notes: (scan, note) of what was chosen, inferred or repaired on reading those that were read now.
     """
 
     folder: Path
@@ -77,12 +81,14 @@ class Summary:
     failures: tuple[tuple[str, str], ...]
     renewed: int = 0
     removed: int = 0
+    notes: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         values = asdict(self)
         values["folder"] = str(self.folder)
         values["failures"] = [{"image": image, "reason": reason} for image, reason in self.failures]
+        values["notes"] = [{"image": image, "note": note} for image, note in self.notes]
         return values
 
     def to_text(self) -> str:
@@ -95,6 +101,12 @@ class Summary:
             lines.append(f"{self.renewed} of those that were there have another row in the data now")
         if self.removed:
             lines.append(f"{self.removed} taken out: no longer in the data, or no longer readable")
+        alike: dict[str, list[tuple[str, str]]] = {}
+        for image, note in self.notes:  # notes that differ in numbers are one to a reader
+            alike.setdefault("".join(c for c in note if not c.isdigit()), []).append((image, note))
+        for (image, note), *others in alike.values():
+            more = f" (and {len(others)} more like it)" if others else ""
+            lines.append(f"{image}: {note}{more}")
         lines += [f"left out {image}: {reason}" for image, reason in self.failures]
         return "\n".join(lines)
 
@@ -110,6 +122,7 @@ def prepare_volume(
         config: spacing range and foreground threshold.
         mask: (*S) mask value per voxel of the scan, 0 to 254, 255 unlabelled; taken along.
     """
+    notes = tuple(note for note in volume.notes if not (modality and note.startswith(NOT_STATED)))
     modality = modality or volume.modality
     array = volume.array if len(volume.array) == 1 else volume.array.mean(axis=0, keepdims=True)
     normalise = Normalizer.fit(array, modality)
@@ -125,8 +138,8 @@ def prepare_volume(
     spacing = tuple(float(s) for s in grid.spacing)
     if values.ndim == 2:
         label = None if label is None else label[None]
-        return Prepared(values[None], 2, (1.0, *spacing), modality, label)  # type: ignore[arg-type]
-    return Prepared(values, 3, spacing, modality, label)  # type: ignore[arg-type]
+        return Prepared(values[None], 2, (1.0, *spacing), modality, label, notes)  # type: ignore[arg-type]
+    return Prepared(values, 3, spacing, modality, label, notes)  # type: ignore[arg-type]
 
 
 def foreground_box(values: NDArray[np.float32], threshold: float) -> tuple[slice, ...]:
@@ -190,6 +203,7 @@ def prepare_cache(
     """
     writer = CacheWriter(folder, config)
     failures: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
     before = set(writer.lines)
     todo, reused, renewed = _compare(rows, writer, failures)
     if max_mb is not None:
@@ -204,6 +218,7 @@ def prepare_cache(
             if isinstance(prepared, str):
                 failures.append((row.origin or str(row.image), prepared))
             else:
+                notes += [(row.origin or str(row.image), note) for note in prepared.notes]
                 values = prepared.values
                 if max_mb is not None:
                     each = item_bytes + (prepared.label is not None)  # bytes of a voxel and its mask
@@ -239,6 +254,7 @@ def prepare_cache(
         tuple(failures),
         renewed,
         len(before - set(writer.lines)),
+        tuple(notes),
     )
 
 

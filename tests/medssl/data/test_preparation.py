@@ -215,3 +215,23 @@ def test_what_is_left_out_is_not_in_the_cache_either(tmp_path: Path, read: list[
         "0.nii": "truncated file", "1.nii": "the link leads nowhere"
     }  # fmt: skip
     assert set(facts(tmp_path / "c", "split")) == {"2"}
+
+
+@pytest.mark.parametrize("modality", ["", "MR"])
+def test_what_was_repaired_on_reading_is_said(tmp_path: Path, modality: str) -> None:
+    geometry = Geometry.from_arrays((12, 12, 12))
+    for number in range(3):
+        array = np.random.default_rng(number).uniform(0, 300, (1, 12, 12, 12)).astype(np.float32)
+        array[0, 2, 3, : number + 1] = np.nan
+        write_volume(Volume(array, geometry), tmp_path / f"{number}.nrrd")
+    rows = [Row(tmp_path / f"{n}.nrrd", subject=str(n), name=str(n), modality=modality) for n in range(3)]
+    summary = drain(prepare_cache(rows, tmp_path / "cache", CacheConfig(), workers=1))
+    repairs = [note for _, note in summary.notes if "NaN" in note]
+    assert len(repairs) == 3
+    assert any("not stated" in note for _, note in summary.notes) == (not modality)
+    (line,) = [line for line in summary.to_text().splitlines() if "NaN" in line]
+    assert line.startswith(f"{rows[0].image}: ")
+    assert line.endswith("(and 2 more like it)")
+    assert summary.to_json()["notes"][0]["image"] == str(rows[0].image)
+    again = drain(prepare_cache(rows, tmp_path / "cache", CacheConfig(), workers=1))
+    assert again.notes == (), "what was there is not read again"
