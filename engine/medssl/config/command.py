@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+
+from pydantic import Field, field_validator
 
 from medssl.config.run import RunConfig
 
@@ -14,4 +16,11 @@ class CommandConfig(RunConfig):
     """
 
     seed: int = Field(0, ge=0, description="seed of every random draw")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:i")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:i")
+
+    @field_validator("device")
+    @classmethod
+    def _names_a_device(cls, name: str) -> str:
+        if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
+            raise ValueError("use auto, cpu, cuda or cuda:0")
+        return name

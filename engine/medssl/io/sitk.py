@@ -29,6 +29,7 @@ from medssl.volume import Geometry, Volume
 # SimpleITK ships no annotations.
 
 _SPATIAL_AXES = 3
+_SHEARED = "the voxel axes are not at right angles (sheared): resample the scan first"
 _TEXT_HEADERS = (".nrrd", ".nhdr", ".mha", ".mhd")
 
 
@@ -59,6 +60,8 @@ def read_image(path: Path, frame: int = 0) -> Volume:
         image, frames = _load(path, suffix, frame, path)
     if frames > 1:
         notes.append(f"the file holds {frames} volumes: this is frame {frame}, counted from 0")
+    if 0 in image.GetSize():
+        raise InputError(f"{path}: holds no voxel, one of its sizes is 0: correct the header")
     try:
         array = _channels_first(image)
         if holes is not None:
@@ -159,9 +162,7 @@ def _explain(path: Path, message: str) -> InputError | MemoryError:
     if "zero-valued spacing" in text or "negative spacing" in text:
         return InputError(f"{path}: the voxel spacing is not positive: correct the header")
     if "orthonormal" in text or "direction" in text:
-        return InputError(
-            f"{path}: the voxel axes are not at right angles (sheared): resample the scan first"
-        )
+        return InputError(f"{path}: {_SHEARED}")
     suffix = image_suffix(path)
     lost = ", or its data file is missing" if suffix in (".mhd", ".nhdr") else ""
     return InputError(f"{path}: not a readable {suffix} image, or truncated{lost}: export or copy it again")
@@ -187,7 +188,10 @@ def _geometry(image: sitk.Image, is_picture: bool) -> Geometry:
     if is_picture:
         n = len(size)
         return from_lps(size, [1.0] * n, [0.0] * n, np.eye(n), has_spacing=False)
-    return from_lps(size, image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    try:
+        return from_lps(size, image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    except ValueError as error:
+        raise ValueError(_SHEARED) if "orthonormal" in str(error) else error from None
 
 
 def _modality(image: sitk.Image, array: NDArray[Any], path: Path, is_picture: bool) -> tuple[str, str]:

@@ -254,6 +254,24 @@ def test_sheared_axes_are_refused(tmp_path):
         read_volume(tmp_path / "sheared.nii")
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("scan.nhdr", "space directions: (", "space directions: (0.5,0.5,0) (", "not at right angles"),
+        ("scan.mhd", "DimSize = 5 4 3", "DimSize = 5 4 0", "holds no voxel"),
+    ],
+)
+def test_text_headers_that_make_no_grid_are_refused_in_words(tmp_path, name, old, new, words):
+    image = sitk.GetImageFromArray(np.arange(60, dtype=np.float32).reshape(3, 4, 5))
+    sitk.WriteImage(image, str(tmp_path / name))
+    text = (tmp_path / name).read_text()
+    assert old in text
+    text = text.replace("(1,0,0) (0,1,0)", "(0,1,0)") if "space directions" in old else text
+    (tmp_path / name).write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=words):
+        read_volume(tmp_path / name)
+
+
 def test_a_missing_data_file_is_refused(tmp_path, oblique):
     write_volume(oblique(), tmp_path / "scan.mhd")
     [data] = [path for path in tmp_path.iterdir() if path.suffix != ".mhd"]
