@@ -48,6 +48,24 @@ def test_gradcheck_with_fixed_codes(reference):
     assert torch.autograd.gradcheck(lambda *v: swapped_prediction_loss(v, codes=codes), views)
 
 
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_rows_whose_first_prototypes_are_far_are_exact_too(is_masked):
+    # the loss is read off the first columns; here those underflow, or take no part, in some rows
+    generator = torch.Generator().manual_seed(0)
+    scores = [torch.randn(6, 200, generator=generator) for _ in range(2)]
+    for view in scores:
+        view[::2, :64] -= 40
+    mask = torch.arange(200) >= 100 if is_masked else None
+    codes = [torch.rand(6, 200, generator=generator) * (1 if mask is None else mask) for _ in range(2)]
+    codes = [code / code.sum(dim=1, keepdim=True) for code in codes]
+    loss = swapped_prediction_loss(scores, 0.1, codes=codes, softmax_mask=mask)
+    logits = [view.double() / 0.1 for view in scores]
+    if mask is not None:
+        logits = [each.masked_fill(~mask, -1e4) for each in logits]
+    each = [-(codes[1 - v].double() * logits[v].log_softmax(1)).sum(1).mean() for v in range(2)]
+    torch.testing.assert_close(loss.double(), sum(each) / 2, rtol=1e-6, atol=0)
+
+
 def test_softmax_over_block_gives_no_gradient_outside(reference):
     blocks = {0: slice(0, 2), 1: slice(2, 4)}
     modality = torch.tensor([0, 0, 0, 1, 1, 1])
