@@ -1,4 +1,4 @@
-"""The decoder of Models Genesis goes from pre-training to segmentation, with statistics of clean images."""
+"""Decoders of Models Genesis, SparK and MAE go on to segmentation, with statistics of clean images."""
 
 from __future__ import annotations
 
@@ -50,19 +50,30 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     return images
 
 
-@pytest.fixture(params=["genesis", "tiny"])
+MASKED = {"decoder": "pyramid", "width": 64, "ratio": 0.5}
+RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "genesis": ("models-genesis", "genesis", {"paint_p": 0.9}),
+    "tiny": ("models-genesis", "tiny", {"paint_p": 0.9}),
+    "spark": ("spark", "tiny", MASKED),
+    "mae": ("mae", "tiny", MASKED),
+}
+"""Method, encoder and settings."""
+
+
+@pytest.fixture(params=RUNS)
 def run(request, spatial_dims: int, pretrain_config, monkeypatch, shown) -> Path:
-    """A run of Models Genesis with the encoder named, all channels few."""
+    """A run with few channels; in training most of each image is painted over or hidden."""
+    method, encoder, settings = RUNS[request.param]
     monkeypatch.setattr(encoders, "ENCODERS", {**encoders.ENCODERS, **SMALL})
     monkeypatch.setattr(pretrain, "_CALIBRATION_BATCHES", 2)
     monkeypatch.setattr(pretrain, "_PROJECTION_CROPS", 16)
     config = pretrain_config(
         spatial_dims,
-        method="models-genesis",
-        encoder=request.param,
+        method=method,
+        encoder=encoder,
         training={"steps": 1, "batch_size": 4},
         sampling={"crop": 32},
-        settings={"decoder_channels": [4, 6, 8, 8], "paint_p": 0.9},
+        settings={"decoder_channels": [4, 6, 8, 8], **settings},
     )
     drain(pretrain.run(config))
     return config.out
@@ -102,7 +113,6 @@ def test_segmentation_goes_on_with_the_decoder_and_keeps_it(
 
 
 def test_statistics_are_those_of_clean_images(run: Path, shown: list[torch.Tensor]) -> None:
-    # in training nine images of ten are painted over
     encoder = load_encoder(run)
     backbone = Backbone(encoder.encoder, restore_decoder(encoder.metadata["decoder"], encoder.encoder))
     trained = load_file(resolve(str(run)).path)

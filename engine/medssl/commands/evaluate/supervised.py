@@ -284,6 +284,7 @@ class Bench:
             "data": self._assay.digest,
             "encoder": start.signature or dict(start.encoder.encoder.config),
             "fraction": fraction,
+            "multiple": self._assay.multiple,  # other encoders beside it may have made the patches larger
             "version": _VERSION,
             **{name: getattr(self._config, name) for name in _TRAINING},
         }

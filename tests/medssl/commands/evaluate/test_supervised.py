@@ -160,6 +160,13 @@ def test_patches_fit_the_coarsest_stride_of_all_encoders(
     assert [cell.kind for cell in cells] == ["deep", tiny_weights[2].stem, "scratch"]
     settings = settings.model_copy(update={"crop": 16, "encoder": (str(deep),), "out": tmp_path / "small"})
     drain(run(settings))  # 16 voxels are no whole cell: patches of 32
+    beside, alone = (
+        drain(run(config(tables[2], tmp_path / "two", "label-fraction", *given, fractions=(1.0,))))
+        for given in ((tiny_weights[2], deep), (tiny_weights[2],))
+    )
+    (first, _), (second,) = beside.results.cells, alone.results.cells
+    assert first.kind == second.kind == tiny_weights[2].stem
+    assert first.metrics != second.metrics, "trained anew on patches of 16, not taken from those of 32"
 
 
 def test_stopped_run_goes_on_with_the_cell_it_was_in(
