@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -9,9 +11,6 @@ from torch import Tensor
 # Share of a prototype, relative to the fullest, down to which products are exact: exponentials that underflow
 # to zero are some e-12 of what such a prototype holds.
 _LEAST = {torch.float32: 1e-26, torch.float64: 1e-290}
-
-# Columns read to learn by how much the soft-max scaled a row: a pass over all of them costs ten times more.
-_FEW = 64
 
 
 @torch.no_grad()
@@ -58,31 +57,37 @@ def sinkhorn(
         raise ValueError(f"row_marginals must be ({scores.shape[1]},), got {tuple(row_marginals.shape)}")
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if iterations == 0:
-        return softmax_(scores / epsilon)
+        return torch.softmax(scores / epsilon, dim=1)
     with torch.autocast(scores.device.type, enabled=False):  # would take the products in half precision
-        codes = _by_products(scores / epsilon, iterations, row_marginals, group)
+        codes = _by_products(scores, 1 / epsilon, iterations, row_marginals, group)
         return _by_logarithms(scores / epsilon, iterations, row_marginals, group) if codes is None else codes
 
 
-def softmax_(x: Tensor) -> Tensor:
-    """Soft-max over the columns of x, (B, K), which is overwritten where the device is known to allow it."""
-    return torch.softmax(x, dim=1, out=x if x.device.type == "cpu" else None)
+def exponentials(scores: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The terms of a soft-max, exp(scale (scores - highest of the row)): (B, K), and that highest: (B,).
+
+    As powers of two, for which there is a fast path on every CPU: on one of AMD's, 256 x 3000 of them take
+    0.25 ms, exp 0.9 and a soft-max 0.5.
+    """
+    highest = scores.amax(dim=1)
+    scale /= math.log(2)
+    return torch.add(-scale * highest[:, None], scores, alpha=scale).exp2_(), highest
 
 
 def _by_products(
-    scaled: Tensor, iterations: int, row_marginals: Tensor | None, group: dist.ProcessGroup | None
+    scores: Tensor,
+    scale: float,
+    iterations: int,
+    row_marginals: Tensor | None,
+    group: dist.ProcessGroup | None,
 ) -> Tensor | None:
     """The codes; None where what some prototypes hold is out of proportion to what others do."""
     together = group is not None and dist.is_initialized()
-    logits = scaled[:, :_FEW].amax(dim=1)
-    codes = softmax_(scaled)  # exponentials, rows scaled: the fastest way to them
-    few = codes[:, :_FEW].amax(dim=1)
-    few = few.masked_fill(few < torch.finfo(few.dtype).tiny, 0.0)  # too small to tell: infinite, then NaN
-    height = logits - few.log()  # exp(scaled) = exp(height)[:, None] * codes
+    codes, height = exponentials(scores, scale)
     highest = torch.cat([height, height.new_full((1,), torch.finfo(height.dtype).min)]).max()
     if together:
         dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=group)
-    samples = (height - highest).exp()  # (B,)
+    samples = (scale * (height - highest)).exp()  # (B,)
     shares = None if row_marginals is None else row_marginals.to(codes)
     least = torch.ones_like(highest)
     for _ in range(iterations):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from medssl.losses.gathering import mean_over_world
-from medssl.losses.sinkhorn import sinkhorn, softmax_
+from medssl.losses.sinkhorn import exponentials, sinkhorn
 
 
 def swapped_prediction_loss(
@@ -82,21 +82,19 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(  # noqa: PLR0917  as apply hands them on
         ctx: Any, scores: Tensor, codes: Tensor, temperature: float, mask: Tensor | None, mass: int
     ) -> Tensor:
-        logits = scores / temperature
-        agreement = torch.dot(logits.flatten(), codes.flatten())
+        agreement = torch.dot(scores.flatten(), codes.flatten())
         if mask is not None:
-            logits.masked_fill_(~mask, -torch.inf)
-        peak = logits.amax(dim=1)
-        prediction = softmax_(logits)
-        log_totals = peak - prediction.amax(dim=1).log()  # of the exponentials of each row
-        if mass != 1:
-            prediction *= mass
-        ctx.save_for_backward(prediction.sub_(codes))
+            scores = scores.masked_fill(~mask, -torch.inf)
+        terms, highest = exponentials(scores, 1 / temperature)
+        totals = terms.sum(dim=1)  # (B,)
+        log_totals = totals.log() + highest / temperature
+        # codes less predictions
+        ctx.save_for_backward(torch.addcmul(codes, terms, (mass / totals)[:, None], value=-1, out=terms))
         ctx.temperature = temperature
-        return mass * log_totals.sum() - agreement
+        return mass * log_totals.sum() - agreement / temperature
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         (difference,) = ctx.saved_tensors
-        return difference * (gradient / ctx.temperature), None, None, None, None
+        return difference * (-gradient / ctx.temperature), None, None, None, None

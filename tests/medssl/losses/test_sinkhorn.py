@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medssl.losses.sinkhorn import sinkhorn
+from medssl.losses.sinkhorn import exponentials, sinkhorn
 
 
 @pytest.fixture
@@ -120,10 +120,22 @@ def test_autocast_does_not_take_the_products_in_half_precision(scores, epsilon):
     torch.testing.assert_close(codes, sinkhorn(scores, epsilon), atol=0, rtol=0)
 
 
-def test_prototypes_that_nobody_is_near_among_the_first_do_not_change_the_scale():
-    # how much soft-max scaled a row is read from the first columns; here those underflow in some rows
+@pytest.mark.parametrize("scale", [0.1, 10.0, 300.0])
+def test_exponentials_are_the_terms_of_a_soft_max(scores, scale):
+    scores = torch.cat([scores, scores[:1] - 3, scores[:1] * 1e-3]).double()
+    scores[0, 1] = -torch.inf
+    terms, highest = exponentials(scores, scale)
+    assert torch.equal(highest, scores.max(dim=1).values)
+    torch.testing.assert_close(terms, (scale * (scores - highest[:, None])).exp())
+    torch.testing.assert_close(terms / terms.sum(dim=1, keepdim=True), (scale * scores).softmax(dim=1))
+    single, _ = exponentials(scores.float(), scale)
+    torch.testing.assert_close(single.double(), terms, atol=1e-7, rtol=2e-7 * (10 + 2 * scale))
+
+
+def test_rows_far_below_the_others_get_their_codes():
     scores = torch.randn(12, 200, generator=torch.Generator().manual_seed(0))
     scores[::2, :64] -= 30
+    scores[1] -= 10
     codes, exact = sinkhorn(scores, 0.2), sinkhorn(scores.double(), 0.2)
     torch.testing.assert_close(codes, exact.float(), atol=2e-5, rtol=0)
 
@@ -150,7 +162,7 @@ def test_bad_input_is_refused(scores):
 # A program of its own: a spawned function would have to be importable, which a test module is not everywhere.
 _RANK = """
 import sys, torch, torch.distributed as dist
-from medssl.losses.sinkhorn import sinkhorn
+from medssl.losses.sinkhorn import exponentials, sinkhorn
 folder, rank, sizes = sys.argv[1], int(sys.argv[2]), [int(size) for size in sys.argv[3:]]
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=len(sizes))
 scores = torch.load(f"{folder}/scores.pt", weights_only=True).split(sizes)[rank]
