@@ -158,22 +158,31 @@ def _check_split(origin: str, subject: str, split: str, split_of: dict[str, str]
 
 
 def _scan_folder(folder: Path) -> Iterator[Row]:
+    """Image files, and folders that hold DICOM.
+
+    Such a folder is read with its sub-folders. Where those are rows of their own, one of its files names it,
+    which is read with the files beside it.
+    """
+    found: list[tuple[Path, Path]] = []  # image twice, or folder and its first DICOM file
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        is_series = False
+        dicom = None
         for file in sorted(files):
             path = Path(parent) / file
             name = file.lower()
-            if file.startswith("."):
+            if file.startswith(".") or name == "dicomdir":  # the table of contents of a disc
                 continue
             if name.endswith(SUFFIXES):
                 stem = name.split(".")[0]
                 if not any(stem == word or stem.endswith(("_" + word, "-" + word)) for word in _LABEL_NAMES):
-                    yield _folder_row(path, folder)
-            elif not is_series and (name.endswith(".dcm") or _has_dicom_magic(path)):
-                is_series = True
-        if is_series:
-            yield _folder_row(Path(parent), folder)
+                    found.append((path, path))
+            elif dicom is None and (name.endswith(".dcm") or _has_dicom_magic(path)):
+                dicom = path
+        if dicom is not None:
+            found.append((Path(parent), dicom))
+    around = {above for path, first in found if path != first for above in path.parents}
+    for path, first in found:
+        yield _folder_row(first if path in around else path, folder)
 
 
 def _folder_row(path: Path, folder: Path) -> Row:

@@ -39,6 +39,7 @@ class NiftiHeader:
         offset: byte at which the voxels begin.
         has_orientation: whether the file states where it lies in the patient (qform or sform).
         matrix_spacing: mm of the axes by the sform; empty without one.
+        placement: rotation and offset of the qform; empty where the sform decides.
     """
 
     shape: tuple[int, ...]
@@ -48,9 +49,23 @@ class NiftiHeader:
     offset: int
     has_orientation: bool
     matrix_spacing: tuple[float, ...]
+    placement: tuple[float, ...]
 
     @property
-    def contradiction(self) -> str | None:
+    def notes(self) -> list[str]:
+        """What a user must be told of this header."""
+        found = []
+        if not self.has_orientation:
+            found.append("the file states no orientation: left and right may be swapped")
+        if not all(map(math.isfinite, self.placement)):
+            found.append(
+                "the header does not say where the scan lies (qform: not a number): 0 was taken, so left and "
+                "right and positions in mm may be wrong"
+            )
+        return found + ([self._contradiction] if self._contradiction else [])
+
+    @property
+    def _contradiction(self) -> str | None:
         """What to tell where the two spacings of the header differ by more than a hundredth."""
         pairs = list(zip(self.spacing, self.matrix_spacing, strict=False))
         if all(math.isclose(stated, other, rel_tol=1e-2) for stated, other in pairs):
@@ -151,6 +166,7 @@ def _parse(data: bytes) -> NiftiHeader:
     pixdim = struct.unpack(order + "8f", data[76:108])
     (offset,) = struct.unpack(order + "f", data[108:112])
     codes = struct.unpack(order + "2h", data[252:256])
+    placement = struct.unpack(order + "6f", data[256:280]) if codes[0] > 0 >= codes[1] else ()
     matrix = np.frombuffer(data, order + "f4", 12, 280).reshape(3, 4)[:, : min(dim[0], 3)].astype(float)
     count = dim[0]
     if not 1 <= count <= 7 or min(dim[1 : count + 1]) < 1:
@@ -169,7 +185,8 @@ def _parse(data: bytes) -> NiftiHeader:
     dtype = np.dtype(f"{order}f{bits // 8}") if code in _FLOATS else None
     start = max(int(offset), _HEADER_BYTES)  # as nifticlib takes it
     of_matrix = tuple(float(size) for size in np.linalg.norm(matrix, axis=0)) if codes[1] > 0 else ()
-    return NiftiHeader(dim[1 : count + 1], spacing, dtype, bits, start, max(codes) > 0, of_matrix)
+    oriented = max(codes) > 0
+    return NiftiHeader(dim[1 : count + 1], spacing, dtype, bits, start, oriented, of_matrix, placement)
 
 
 def _is_whole_gzip(path: Path, header: NiftiHeader) -> bool:

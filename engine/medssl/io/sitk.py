@@ -21,7 +21,7 @@ from medssl.io.formats import PICTURES, VOLUMES, WRITABLE_PICTURES, image_suffix
 from medssl.io.jpeg import is_truncated_jpeg
 from medssl.io.nifti import check_nifti, holes_of
 from medssl.io.quiet import quiet_libraries
-from medssl.io.spacing import states_spacing
+from medssl.io.text_header import lost_origin, states_spacing
 from medssl.io.values import compact, finite, grey, guess_modality
 from medssl.volume import Geometry, Volume
 
@@ -49,9 +49,7 @@ def read_image(path: Path, frame: int = 0) -> Volume:
     if VOLUMES.get(suffix) == "NiftiImageIO":
         header = check_nifti(path)
         holes = holes_of(path, header)
-        if not header.has_orientation:
-            notes.append("the file states no orientation: left and right may be swapped")
-        notes += [header.contradiction] if header.contradiction else []
+        notes += header.notes
         with apart(path, suffix) as place:
             image, frames = _load(place, suffix, frame, path)
     else:
@@ -75,9 +73,12 @@ def read_image(path: Path, frame: int = 0) -> Volume:
         geometry = _geometry(image, is_picture)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
-    if suffix in _TEXT_HEADERS and not states_spacing(path, suffix, geometry.ndim):
-        geometry = replace(geometry, has_spacing=False)
-        notes.append("no spacing stated: taken as 1 mm")
+    if suffix in _TEXT_HEADERS:
+        if not states_spacing(path, suffix, geometry.ndim):
+            geometry = replace(geometry, has_spacing=False)
+            notes.append("no spacing stated: taken as 1 mm")
+        if lost := lost_origin(path, suffix):
+            notes.append(f"the position in the patient is not a number ({lost}): taken as 0")
     modality, modality_note = _modality(image, array, path, is_picture)
     if is_picture:
         notes.append("pictures state no voxel size: distances are in pixels, not mm")

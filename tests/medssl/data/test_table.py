@@ -87,6 +87,17 @@ def test_missing_and_empty_folders_are_refused(tmp_path: Path) -> None:
         read_data(tmp_path)
 
 
+def test_dicom_in_a_folder_and_below_it_is_listed_once(tmp_path: Path) -> None:
+    for name in ("DICOMDIR", "p1/A", "p1/B", "p1/late/A", "p2/a.dcm", "p2/deep/below/a.dcm", "p3/only/a.dcm"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\0" * 128 + b"DICM")
+    rows = read_data(tmp_path)
+    # a folder is read with all below it: where that holds a row of its own, a file stands for its series
+    assert [row.name for row in rows] == ["p1/A", "p1/late", "p2/a.dcm", "p2/deep/below", "p3/only"]
+    assert [row.subject for row in rows] == ["p1", "p1", "p2", "p2/deep", "p3"]
+
+
 def test_a_dicom_series_is_data_by_itself_and_hidden_folders_are_none(tmp_path: Path, monkeypatch) -> None:
     series = tmp_path / "ct"
     (series / ".trash").mkdir(parents=True)

@@ -92,6 +92,19 @@ def test_two_spacings_that_contradict_each_other_are_said(tmp_path, suffix):
     assert "1 x 1 x 1 mm (pixdim) or of 2 x 3 x 4 mm (sform)" in note
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("place", [256, 268])  # rotation and offset of the qform
+def test_a_place_that_is_no_number_is_said_where_the_qform_decides(tmp_path, place, value):
+    path = save(tmp_path / "a.nii")
+    data = bytearray(path.read_bytes())
+    data[place : place + 4] = struct.pack("<f", value)
+    for decides, codes in ((True, (1, 0)), (False, (1, 2))):
+        data[252:256] = struct.pack("<2h", *codes)
+        path.write_bytes(data)
+        assert any("does not say where the scan lies" in note for note in check_nifti(path).notes) == decides
+        assert np.isfinite(read_volume(path).geometry.origin).all()
+
+
 @pytest.mark.parametrize("place", [0, 40, 344])
 def test_a_broken_header_is_refused(tmp_path, place):
     path = save(tmp_path / "a.nii")

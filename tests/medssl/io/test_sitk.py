@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -270,6 +272,17 @@ def test_text_headers_that_make_no_grid_are_refused_in_words(tmp_path, name, old
     (tmp_path / name).write_text(text.replace(old, new))
     with pytest.raises(InputError, match=words):
         read_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_position_that_is_no_number_is_said(tmp_path, oblique, value):
+    path = tmp_path / "scan.mhd"
+    write_volume(oblique(), path)
+    assert not any("position" in note for note in read_volume(path).notes)
+    path.write_text(re.sub(r"Offset = \S+", f"Offset = {value}", path.read_text()))
+    volume = read_volume(path)
+    assert volume.geometry.origin == (0.0, 0.0, 0.0)
+    assert any(f"position in the patient is not a number (Offset = {value}" in note for note in volume.notes)
 
 
 def test_a_missing_data_file_is_refused(tmp_path, oblique):
