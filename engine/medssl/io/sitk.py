@@ -60,16 +60,9 @@ def read_image(path: Path, frame: int = 0) -> Volume:
         notes.append(f"the file holds {frames} volumes: this is frame {frame}, counted from 0")
     if 0 in image.GetSize():
         raise InputError(f"{path}: holds no voxel, one of its sizes is 0: correct the header")
+    is_picture = suffix in PICTURES
     try:
-        array = _channels_first(image)
-        if holes is not None:
-            array[holes if len(holes) == len(array) else holes[frame : frame + 1]] = np.nan
-        array, note = finite(array)
-        is_picture = suffix in PICTURES
-        if is_picture and array.shape[0] > 1:
-            array, colour_note = _as_grey(array)
-            notes.append(colour_note)
-        array = compact(array)
+        array, changes = _values(image, holes, frame, is_picture)
         geometry = _geometry(image, is_picture)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
@@ -82,7 +75,7 @@ def read_image(path: Path, frame: int = 0) -> Volume:
     modality, modality_note = _modality(image, array, path, is_picture)
     if is_picture:
         notes.append("pictures state no voxel size: distances are in pixels, not mm")
-    notes += [text for text in (note, modality_note) if text]
+    notes += [text for text in (*changes, modality_note) if text]
     return Volume(array, geometry, modality, _identifier(path, suffix, array), tuple(notes))
 
 
@@ -174,6 +167,23 @@ def _channels_first(image: sitk.Image) -> NDArray[Any]:
     if image.GetNumberOfComponentsPerPixel() == 1:
         return array[None]
     return np.ascontiguousarray(np.moveaxis(array, -1, 0))
+
+
+def _values(
+    image: sitk.Image, holes: NDArray[np.bool_] | None, frame: int, is_picture: bool
+) -> tuple[NDArray[Any], list[str]]:
+    """(C, *S) finite voxels in the smallest type, and notes on what was done to them (or empty ones)."""
+    array = _channels_first(image)
+    if holes is not None:
+        array[holes if len(holes) == len(array) else holes[frame : frame + 1]] = np.nan
+    array, note = finite(array)
+    notes = [note]
+    if is_picture and array.shape[0] > 1:
+        array, note = _as_grey(array)
+        notes.append(note)
+    elif array.shape[0] > 1:
+        notes.append(f"{array.shape[0]} values per voxel: where one is needed it is their mean")
+    return compact(array), notes
 
 
 def _as_grey(array: NDArray[Any]) -> tuple[NDArray[Any], str]:

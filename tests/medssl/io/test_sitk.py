@@ -101,7 +101,9 @@ def test_several_channels_survive(tmp_path, rng, suffix):
 
     write_volume(volume, tmp_path / f"maps{suffix}")
 
-    np.testing.assert_array_equal(read_volume(tmp_path / f"maps{suffix}").array, volume.array)
+    found = read_volume(tmp_path / f"maps{suffix}")
+    np.testing.assert_array_equal(found.array, volume.array)
+    assert "6 values per voxel: where one is needed it is their mean" in found.notes
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])
