@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from medssl.commands.workspace import Workspace, index_signature
 from medssl.config.embed import EmbedConfig
 from medssl.config.resume import under_way
+from medssl.data.scan import read_scan, remarks
 from medssl.data.table import Row, read_data
 from medssl.errors import InputError
-from medssl.io import read_volume
 from medssl.jobs.progress import Progress, Steps
 from medssl.retrieval.cells import index_cells
 from medssl.retrieval.index import FeatureIndex
@@ -63,11 +62,7 @@ class EmbedResult:
             f"{self.index}: {self.vectors} vectors of {len(self.volumes)} volumes ({len(self.added)} added)"
         ]
         lines += [f"left out {image}: {reason}" for image, reason in self.failures]
-        for note, count in Counter(note for _, note in self.notes).items():
-            first = next(image for image, said in self.notes if said == note)
-            more = f" and {count - 1} more" if count > 1 else ""
-            lines.append(f"note: {first}{more}: {note}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note: {remark}" for remark in remarks(self.notes))])
 
 
 def run(config: EmbedConfig, workspace: Workspace | None = None) -> Steps[EmbedResult]:
@@ -104,7 +99,7 @@ def _embed(config: EmbedConfig, workspace: Workspace | None) -> Steps[EmbedResul
             prefix = f"{number + 1} of {len(rows)}, " if len(rows) > 1 else ""
             yield Progress(number, len(rows), f"{prefix}reading")
             try:
-                volume = _read(row)
+                volume = read_scan(row)
                 if volume.spatial_dims != encoder.spatial_dims and len(rows) > 1:
                     raise InputError(
                         f"has {volume.spatial_dims} dimensions, the encoder {encoder.spatial_dims}; "
@@ -156,14 +151,6 @@ def _open(config: EmbedConfig, encoder: LoadedEncoder) -> FeatureIndex:
     known = Path(config.encoder).exists()
     index.information["encoder"] = str(Path(config.encoder).resolve()) if known else config.encoder
     return index
-
-
-def _read(row: Row) -> Volume:
-    volume = read_volume(row.image)
-    if not row.modality:
-        return volume
-    notes = tuple(note for note in volume.notes if not note.startswith("modality "))
-    return replace(volume, modality=row.modality, notes=notes)
 
 
 def _features(

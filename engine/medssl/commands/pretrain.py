@@ -260,8 +260,8 @@ def _open_data(config: PretrainConfig, folder: Run, first: bool) -> Steps[Cache 
     if config.hybrid.dense_weight:
         settings = settings.model_copy(update={"labels": True})
     summary = yield from prepare_cache(rows, folder.folder / "cache", settings)
-    for image, reason in summary.failures:
-        yield Progress(0, None, "preparing", message=f"left out {image}: {reason}")
+    for remark in summary.remarks:
+        yield Progress(0, None, "preparing", message=remark)
     return Cache.open(folder.folder / "cache")
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medssl.data.labelled import read_labelled, working_image
+from medssl.data.scan import read_scan
 from medssl.data.table import Row
 from medssl.errors import InputError
-from medssl.io import read_volume
 from medssl.io.tables import read_boxes
 from medssl.volume import Geometry, Volume
 from medssl.volume.regions import Box
@@ -64,9 +64,7 @@ def read_boxed(
             raise InputError(f"{row.origin}: detection needs the column boxes, or label to make them from")
         volume, mask = read_labelled(row)
         return volume, boxes_of_mask(mask, masks, names, smallest)
-    volume = read_volume(row.image)
-    if row.modality:
-        volume = replace(volume, modality=row.modality)
+    volume = read_scan(row)
     boxes = read_boxes(row.boxes)
     shape = volume.geometry.shape
     for number, box in enumerate(boxes, start=1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from medssl.data.labelled import working_image
 from medssl.data.step_batches import StepBatches
 from medssl.data.table import Row
 from medssl.errors import InputError
-from medssl.io import read_volume
 from medssl.protocols import Batch
 from medssl.volume import Volume
 from medssl.volume.resample import interpolate, interpolation_matrices
@@ -38,12 +37,6 @@ class ClassifiedImage:
     image: NDArray[np.float16]
     spacing: tuple[float, ...]
     target: NDArray[np.bool_]
-
-
-def read_image(row: Row) -> Volume:
-    """The image of a row, with the modality that the table states."""
-    volume = read_volume(row.image)
-    return replace(volume, modality=row.modality) if row.modality else volume
 
 
 def fit_image(

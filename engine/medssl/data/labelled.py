@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.data.scan import read_scan
 from medssl.data.table import Row
 from medssl.errors import InputError
 from medssl.io import read_volume
@@ -50,9 +51,7 @@ def read_labelled(row: Row) -> tuple[Volume, NDArray[np.integer]]:
     """
     if row.label is None:
         raise InputError(f"{row.origin}: no label; segmentation needs the column label in every row used")
-    volume, mask = read_volume(row.image), read_volume(row.label)
-    if row.modality:
-        volume = replace(volume, modality=row.modality)
+    volume, mask = read_scan(row), read_volume(row.label)
     ours, theirs = volume.geometry, mask.geometry
     if not theirs.has_spacing or not ours.has_spacing:
         fits = ours.shape == theirs.shape

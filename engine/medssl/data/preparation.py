@@ -16,10 +16,9 @@ from medssl.config.prepare import CacheConfig
 from medssl.data.cache import CacheWriter
 from medssl.data.labelled import read_labelled
 from medssl.data.parallel import read_in_order
+from medssl.data.scan import read_scan, remarks
 from medssl.data.table import Row
 from medssl.errors import InputError
-from medssl.io import read_volume
-from medssl.io.values import NOT_STATED
 from medssl.jobs.progress import Progress, Steps
 from medssl.volume import Volume
 from medssl.volume.normalize import Normalizer
@@ -101,31 +100,27 @@ class Summary:
             lines.append(f"{self.renewed} of those that were there have another row in the data now")
         if self.removed:
             lines.append(f"{self.removed} taken out: no longer in the data, or no longer readable")
-        alike: dict[str, list[tuple[str, str]]] = {}
-        for image, note in self.notes:  # notes that differ in numbers are one to a reader
-            alike.setdefault("".join(c for c in note if not c.isdigit()), []).append((image, note))
-        for (image, note), *others in alike.values():
-            more = f" (and {len(others)} more like it)" if others else ""
-            lines.append(f"{image}: {note}{more}")
-        lines += [f"left out {image}: {reason}" for image, reason in self.failures]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.remarks])
+
+    @property
+    def remarks(self) -> list[str]:
+        """Notes, alike ones together, and what was left out: what whoever gave the scans must be told."""
+        return [
+            *remarks(self.notes),
+            *(f"left out {image}: {reason}" for image, reason in self.failures),
+        ]
 
 
-def prepare_volume(
-    volume: Volume, modality: str, config: CacheConfig, mask: NDArray[np.integer] | None = None
-) -> Prepared:
+def prepare_volume(volume: Volume, config: CacheConfig, mask: NDArray[np.integer] | None = None) -> Prepared:
     """Resample to the working grid, normalise, crop to the foreground.
 
     Args:
         volume: any scan; several channels are averaged.
-        modality: overrides that of the volume where not empty.
         config: spacing range and foreground threshold.
         mask: (*S) mask value per voxel of the scan, 0 to 254, 255 unlabelled; taken along.
     """
-    notes = tuple(note for note in volume.notes if not (modality and note.startswith(NOT_STATED)))
-    modality = modality or volume.modality
     array = volume.array if len(volume.array) == 1 else volume.array.mean(axis=0, keepdims=True)
-    normalise = Normalizer.fit(array, modality)
+    normalise = Normalizer.fit(array, volume.modality)
     # training zooms by itself, so small fields are stored as they are
     grid = working_geometry(volume.geometry, config.spacing_range, field_voxels=0)
     if grid is not volume.geometry:
@@ -138,8 +133,8 @@ def prepare_volume(
     spacing = tuple(float(s) for s in grid.spacing)
     if values.ndim == 2:
         label = None if label is None else label[None]
-        return Prepared(values[None], 2, (1.0, *spacing), modality, label, notes)  # type: ignore[arg-type]
-    return Prepared(values, 3, spacing, modality, label, notes)  # type: ignore[arg-type]
+        return Prepared(values[None], 2, (1.0, *spacing), volume.modality, label, volume.notes)  # type: ignore[arg-type]
+    return Prepared(values, 3, spacing, volume.modality, label, volume.notes)  # type: ignore[arg-type]
 
 
 def foreground_box(values: NDArray[np.float32], threshold: float) -> tuple[slice, ...]:
@@ -176,8 +171,8 @@ def prepare_row(row: Row, config: CacheConfig) -> Prepared | str:
     try:
         if config.labels and row.label is not None:
             volume, mask = read_labelled(row)
-            return prepare_volume(volume, row.modality, config, mask)
-        return prepare_volume(read_volume(row.image), row.modality, config)
+            return prepare_volume(volume, config, mask)
+        return prepare_volume(read_scan(row), config)
     except (InputError, OSError, ValueError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return reason.removeprefix(f"{row.image}: ")  # the list of failures names it already

@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from medssl.errors import InputError
 
 _INTEGERS = (np.int16, np.uint16, np.int32)
-NOT_STATED = "modality not stated"
-"""How the note on an inferred modality begins."""
-
 _SAMPLES = 200_000
 _NAMED = {"pet": "PT", "pt": "PT", "suv": "PT"} | dict.fromkeys(
     ("mr", "mri", "t1", "t2", "t1w", "t2w", "t1ce", "t1c", "t1gd", "t2s", "flair", "dwi", "adc", "dixon"),
@@ -104,10 +101,10 @@ def guess_modality(array: NDArray[Any], name: str) -> tuple[str, str]:
     if not named and low <= (-200 if whole else -500) and high > 0:
         return (
             "CT",
-            f"{NOT_STATED}: taken as CT, values look like Hounsfield units ({low:.0f} to {high:.0f})",
+            f"modality not stated: taken as CT, values look like Hounsfield units ({low:.0f} to {high:.0f})",
         )
     if whole and low >= 0 and np.unique(sample).size <= 32:
         return "", ""
     if named:
-        return named, f"{NOT_STATED}: taken as {named} from the name"
-    return "MR", f"{NOT_STATED}: taken as MR, values do not look like Hounsfield units"
+        return named, f"modality not stated: taken as {named} from the name"
+    return "MR", "modality not stated: taken as MR, values do not look like Hounsfield units"

@@ -146,5 +146,5 @@ def test_notes_of_a_cohort_name_their_scans(
     assert notes[2]["note"].startswith("1 NaN or infinite voxels were set to the lowest value")
     assert cli.main([*words, "--out", str(tmp_path / "b")]) == 0
     text = capsys.readouterr().out
-    assert "note: scans/1.nii.gz and 1 more: modality not stated" in text
+    assert "note: scans/1.nii.gz: modality not stated" in text
     assert "note: scans/holes.nii.gz: 1 NaN" in text

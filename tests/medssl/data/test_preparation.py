@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medssl.config.prepare import CacheConfig
-from medssl.data import preparation
+from medssl.data import scan as data_scan
 from medssl.data.cache import Cache
 from medssl.data.preparation import crop_to, foreground_box, prepare_cache, prepare_volume
 from medssl.data.table import Row
@@ -35,7 +35,7 @@ def read(monkeypatch: pytest.MonkeyPatch):
         edge = int(text)
         return scan((edge, 20, 20), (1.0, 1.0, 1.0), edge)
 
-    monkeypatch.setattr(preparation, "read_volume", read_volume)
+    monkeypatch.setattr(data_scan, "read_volume", read_volume)
     return calls
 
 
@@ -51,7 +51,7 @@ def make_rows(folder: Path, *texts: str) -> list[Row]:
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_thick_slices_are_brought_into_the_range(spatial_dims: int) -> None:
     volume = scan((10, 31, 32)[:spatial_dims], (5.0, 0.7, 0.1)[:spatial_dims])
-    prepared = prepare_volume(volume, "", CacheConfig(foreground=0))
+    prepared = prepare_volume(volume, CacheConfig(foreground=0))
     assert prepared.spacing == pytest.approx(
         (1.25, 0.7, 0.533) if spatial_dims == 3 else (1.0, 1.24, 0.7), abs=0.05
     )
@@ -62,8 +62,8 @@ def test_thick_slices_are_brought_into_the_range(spatial_dims: int) -> None:
 
 def test_values_are_those_of_the_normaliser_and_ct_is_fixed() -> None:
     array = np.full((1, 8, 8, 8), 300, np.int16)
-    volume = Volume(array, Geometry.from_arrays((8, 8, 8)), "")
-    prepared = prepare_volume(volume, "CT", CacheConfig())
+    volume = Volume(array, Geometry.from_arrays((8, 8, 8)), "CT")
+    prepared = prepare_volume(volume, CacheConfig())
     np.testing.assert_allclose(prepared.values, 0.8, atol=1e-6)
     assert prepared.modality == "CT"
 

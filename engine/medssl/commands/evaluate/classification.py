@@ -15,7 +15,8 @@ from medssl.commands.evaluate.assay import Perturb
 from medssl.commands.evaluate.table_assay import TableAssay
 from medssl.config.classification import ClassificationConfig
 from medssl.config.evaluate import EvaluateConfig
-from medssl.data.classified import ClassLoader, class_names, read_image, targets, to_classified
+from medssl.data.classified import ClassLoader, class_names, targets, to_classified
+from medssl.data.scan import read_scan
 from medssl.data.table import read_data
 from medssl.errors import InputError
 from medssl.evaluation.classification_metrics import auc, macro_auc
@@ -69,7 +70,7 @@ class ClassificationAssay(TableAssay):
         digest = hashlib.sha256(repr((spacing_range, config.crop, self.names)).encode())
         images = []
         for row, target in zip(self._rows, known, strict=True):
-            volume = read_image(row)
+            volume = read_scan(row)
             digest.update((content_hash(volume) + volume.modality).encode() + target.tobytes())
             images.append(
                 to_classified(

@@ -9,6 +9,7 @@ from medssl.commands.finetune.start import Start, same_dims
 from medssl.config.finetune import FinetuneConfig
 from medssl.data.boxed import BoxedVolume, box_working_grid, class_names, read_boxed
 from medssl.data.held_out import nested_fraction, split_scans
+from medssl.data.scan import remarks
 from medssl.data.table import Row, read_data
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
@@ -71,16 +72,20 @@ def read_boxed_cohort(start: Start) -> Steps[BoxedCohort]:
     names = class_names(known["train"])
     _check(config, names, known["held"])
     volumes: list[BoxedVolume] = []
+    notes = []
     total = len(rows) + len(held_rows)
     for number, row in enumerate([*rows, *held_rows], start=1):
         volume, boxes = read_row(row, config)
         dims = same_dims(row, volume, dims)
+        notes += [(row.image.name, note) for note in volume.notes]
         volumes.append(
             box_working_grid(
                 row, volume, boxes, names, spacing_range=start.spacing_range, scratch=start.scratch
             )
         )
         yield Progress(number, total, "reading", message=f"read {row.name or row.image.name}")
+    for remark in remarks(notes):
+        yield Progress(total, total, "reading", message=remark)
     train, held = volumes[: len(rows)], volumes[len(rows) :]
     return BoxedCohort(config, tuple(rows), tuple(held_rows), held_out, names, tuple(train), tuple(held))
 

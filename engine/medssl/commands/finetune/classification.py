@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from medssl.commands.finetune.fitting import fit_task, new_encoder
 from medssl.commands.finetune.start import Outcome, Start, same_dims
 from medssl.data.held_out import nested_fraction, split_scans
+from medssl.data.scan import read_scan, remarks
 from medssl.data.table import Row, read_data
 from medssl.errors import InputError
 from medssl.evaluation.classification_metrics import auc, bootstrap_interval, decide, macro_auc, macro_f1
@@ -88,7 +89,7 @@ def road(start: Start) -> Steps[Outcome]:
 
 
 def _read(start: Start) -> Steps[ClassifiedCohort]:
-    from medssl.data.classified import class_names, read_image, targets, to_classified
+    from medssl.data.classified import class_names, targets, to_classified
 
     config, dims = start.config, start.dims
     rows, held_rows, held_out = split_scans(read_data(config.data), config.seed)
@@ -100,10 +101,12 @@ def _read(start: Start) -> Steps[ClassifiedCohort]:
     multi_label = several if chosen is None else chosen
     everyone = [*rows, *held_rows]
     images: list[ClassifiedImage] = []
+    notes = []
     known = targets(everyone, names, multi_label)
     for number, (row, target) in enumerate(zip(everyone, known, strict=True), start=1):
-        volume = read_image(row)
+        volume = read_scan(row)
         dims = same_dims(row, volume, dims)
+        notes += [(row.image.name, note) for note in volume.notes]
         images.append(
             to_classified(
                 row,
@@ -115,6 +118,8 @@ def _read(start: Start) -> Steps[ClassifiedCohort]:
             )
         )
         yield Progress(number, len(everyone), "reading")
+    for remark in remarks(notes):
+        yield Progress(len(everyone), len(everyone), "reading", message=remark)
     _check_both_kinds(start, names, known[: len(rows)])
     largest = tuple(max(image.image.shape[1 + axis] for image in images) for axis in range(dims or 0))
     return ClassifiedCohort(

@@ -20,6 +20,7 @@ from medssl.data.labelled import (
     read_labelled,
     to_working_grid,
 )
+from medssl.data.scan import remarks
 from medssl.data.table import Row, read_data
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
@@ -99,11 +100,12 @@ def read_cohort(
     """
     rows, held_rows, held_out = split_rows(read_data(config.data), config.seed)
     rows = nested_fraction(rows, config.fraction, config.seed)
-    train, held = [], []
+    train, held, notes = [], [], []
     total = len(rows) + len(held_rows)
     for number, row in enumerate([*rows, *held_rows], start=1):
         volume, mask = read_known(row, config)
         dims = same_dims(row, volume, dims)
+        notes += [(row.image.name, note) for note in volume.notes]
         judged = mask
         if number <= len(rows):
             if not held_rows:
@@ -112,6 +114,8 @@ def read_cohort(
         if number > len(rows) or (not held_rows and (judged != UNLABELLED).any()):
             held.append(to_working_grid(row, volume, judged, spacing_range, scratch))
         yield Progress(number, total, "reading", message=f"read {row.name or row.image.name}")
+    for remark in remarks(notes):
+        yield Progress(total, total, "reading", message=remark)
     values = class_values(volume.label for volume in train)
     _check_classes(config, values, train, held)
     if not held_rows and len(rows) == 1:
