@@ -118,10 +118,12 @@ class Engine:
         yield Progress(0, 1, "reading")
         return read()
 
-    def write(self, volume: Volume, path: Path) -> Steps[Path]:
-        """Write a mask or an image in its own geometry."""
+    def export(self, mask: Volume, path: Path, names: Mapping[int, str], source: Source) -> Steps[Path]:
+        """Write a mask in its own geometry, as a DICOM SEG beside the series of ``source``, or as a table."""
+        from medssl.commands.export import export_steps
+
         yield Progress(0, 1, "writing")
-        write_volume(volume, path)
+        yield from export_steps(mask, [path], names, source.path, source.series or None)
         return path
 
     def enter(self, folder: Path, volume: Volume, source: Source) -> Steps[Entered]:

@@ -170,11 +170,7 @@ class LabellingController(PanelController["LabellingWidget"]):
 
     def export(self, what: str, path: str) -> None:
         """Write the proposal or the scribbles in the geometry of the scan."""
-        volume = self._session.proposal if what == "proposal" else self._session.scribbles
-        if volume is not None:
-            copy = volume.with_array(volume.array.copy())
-            steps = self._engine.write(copy, Path(path))
-            self._run(steps, f"Saving {Path(path).name}", lambda _: None)
+        self.save(self._session.proposal if what == "proposal" else self._session.scribbles, path)
 
     def _on_volume(self, volume: Volume | None) -> None:
         self._session.scribbles = self._session.proposal = None  # first: a last change may be recorded yet

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from napari_medssl.session import Session
 
 if TYPE_CHECKING:
+    from medssl.volume import Volume
     from napari_medssl.engine import Engine
     from napari_medssl.workers import Run
 
@@ -28,3 +30,12 @@ class PanelController(Generic[W]):
         self._widget = widget
         self._engine = engine
         self._run = run
+
+    def save(self, mask: Volume | None, path: str) -> None:
+        """Write a mask of the shown scan to a file; the ending chooses the format."""
+        if mask is None:
+            return
+        copy = mask.with_array(mask.array.copy())
+        names = {entry.id: entry.name for entry in self._session.classes}
+        steps = self._engine.export(copy, Path(path), names, self._session.source)
+        self._run(steps, f"Saving {Path(path).name}", lambda _: None)

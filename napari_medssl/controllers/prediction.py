@@ -27,6 +27,8 @@ class PredictionController(PanelController["TrainingWidget"]):
     def __init__(self, session: Session, widget: TrainingWidget, engine: Engine, run: Run) -> None:
         super().__init__(session, widget, engine, run)
         widget.useRequested.connect(self.predict)
+        widget.saveRequested.connect(lambda path: self.save(session.segmentation, path))
+        session.events.segmentation.connect(lambda found: widget.setSavable(found is not None))
         session.events.run.connect(lambda _: self._show())
         session.events.volume.connect(lambda _: self._show())
         self._show()

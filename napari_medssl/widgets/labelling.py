@@ -8,7 +8,6 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QButtonGroup,
     QCheckBox,
-    QFileDialog,
     QHBoxLayout,
     QLabel,
     QLineEdit,
@@ -21,11 +20,11 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import signals_blocked
 
+from napari_medssl.widgets.save_dialog import SaveDialog
 from napari_medssl.widgets.table import swatch
 
 TOOLS = (("Paint", "paint"), ("Erase", "erase"), ("Fill", "fill"), ("Move", "pan_zoom"))
 _ROW = 24  # pixels; five classes are seen at once, more scroll
-_SAVE = "NIfTI (*.nii.gz);;NRRD (*.nrrd);;MetaImage (*.mha)"
 
 
 class LabellingWidget(QWidget):
@@ -190,6 +189,5 @@ class LabellingWidget(QWidget):
             self.classAdded.emit(name)
 
     def _ask_export(self, what: str) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, f"Save the {what}", f"{what}.nii.gz", _SAVE)
-        if path:
+        if path := SaveDialog(what, self).ask():
             self.exportRequested.emit(what, path)

@@ -11,6 +11,7 @@ from superqt import QCollapsible, QElidingLabel
 from medssl.config.run import RunConfig
 from napari_medssl.widgets.config_form import ConfigForm
 from napari_medssl.widgets.curve import CurveWidget, Series
+from napari_medssl.widgets.save_dialog import SaveDialog
 
 
 class TrainingWidget(QWidget):
@@ -26,6 +27,7 @@ class TrainingWidget(QWidget):
     startRequested = Signal()
     stopRequested = Signal()
     useRequested = Signal()
+    saveRequested = Signal(str)
 
     def __init__(
         self,
@@ -53,10 +55,14 @@ class TrainingWidget(QWidget):
         self._run = QElidingLabel()
         self._use = QPushButton("Use the result")
         self._use.setToolTip("Segment this scan with the trained network")
+        self._save = QPushButton("Save segmentation…")
 
         buttons = QHBoxLayout()
         buttons.addWidget(self._start, 2)
         buttons.addWidget(self._stop, 1)
+        results = QHBoxLayout()
+        results.addWidget(self._use)
+        results.addWidget(self._save)
         layout = QVBoxLayout(self)
         layout.addWidget(self._cases)
         layout.addWidget(self._first)
@@ -66,13 +72,15 @@ class TrainingWidget(QWidget):
         layout.addWidget(self._curve)
         layout.addWidget(self._status)
         layout.addWidget(self._run)
-        layout.addWidget(self._use)
+        layout.addLayout(results)
         layout.addStretch()
         self._start.clicked.connect(self.startRequested)
         self._stop.clicked.connect(self.stopRequested)
         self._use.clicked.connect(self.useRequested)
+        self._save.clicked.connect(self._ask_save)
         self.setRunning(False)
         self.setUsable(False)
+        self.setSavable(False)
         self.setReady(False)
         self.setRunFolder("")
 
@@ -105,6 +113,10 @@ class TrainingWidget(QWidget):
         """Whether there is a trained network to use."""
         self._use.setEnabled(is_usable)
 
+    def setSavable(self, is_savable: bool) -> None:
+        """Whether a network has segmented the scan."""
+        self._save.setEnabled(is_savable)
+
     def setProgress(self, step: int, total: int | None, text: str) -> None:
         """How far the run is."""
         self._bar.setRange(0, total or 0)
@@ -129,3 +141,7 @@ class TrainingWidget(QWidget):
         self._run.setText(f"Run: {folder}" if folder else "")
         self._run.setToolTip(folder)
         self._run.setVisible(bool(folder))
+
+    def _ask_save(self) -> None:
+        if path := SaveDialog("segmentation", self).ask():
+            self.saveRequested.emit(path)

@@ -180,6 +180,34 @@ def test_training_needs_two_classes(engine: Engine, scans: list[Path], tmp_path:
         drain(engine.order_training(tmp_path / "project", {}))
 
 
+def test_a_mask_leaves_as_an_image_a_table_and_a_dicom_seg(
+    engine: Engine, scans: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = read_volume(scans[0])
+    labels = np.zeros(volume.geometry.shape, np.uint8)
+    labels[2:4, :5, :6] = 2
+    mask, names = volume.with_array(labels), {1: "background", 2: "ball"}
+    for ending in (".mha", ".csv"):
+        place = tmp_path / f"mask{ending}"
+        assert drain(engine.export(mask, place, names, Source(path=scans[0]))) == place
+    np.testing.assert_array_equal(read_volume(tmp_path / "mask.mha").array[0], labels)
+    with (tmp_path / "mask.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["name"], row["voxels"], float(row["ml"])) == ("ball", "60", 0.06)
+
+    for source in (Source(path=scans[0]), Source(layer="a layer")):
+        with pytest.raises(InputError, match="needs the DICOM series"):
+            drain(engine.export(mask, tmp_path / "mask.dcm", names, source))
+    called: list[tuple[object, ...]] = []
+
+    def write(mask: Volume, names: object, source: Path, path: Path, *, series: str | None) -> None:
+        called.append((mask.array.max(), names, source, path.name, series))
+
+    monkeypatch.setattr("medssl.io.dicom_seg.write_segmentation", write)
+    drain(engine.export(mask, tmp_path / "mask.dcm", names, Source(path=tmp_path, series="1.2")))
+    assert called == [(2, {2: "ball"}, tmp_path, "mask.dcm", "1.2")]
+
+
 def test_a_run_without_weights_is_not_trained(engine: Engine, tmp_path: Path) -> None:
     assert engine.trained(tmp_path) == ""
     (tmp_path / "exported").mkdir()

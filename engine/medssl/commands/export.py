@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,37 +66,58 @@ def run(config: ExportConfig, workspace: Workspace | None = None) -> Steps[Expor
             source; nothing is written then.
     """
     for path in config.out:
-        _check_ending(path, config)
+        _check_ending(path, config.source)
     yield Progress(0, len(config.out), "exporting", message=f"reading {config.input}")
     volume = read_volume(config.input, config.series, config.frame)
-    classes: tuple[ClassRow, ...] = ()
     if any(path.suffix.lower() in _OF_MASKS for path in config.out):
         volume = volume.with_array(whole_numbers(volume.array, str(config.input)))
-        classes = measure_classes(volume, config.classes)
-    for number, path in enumerate(config.out, start=1):
-        _write(path, volume, classes, config)
-        yield Progress(number, len(config.out), "exporting", message=f"wrote {path}")
+    classes = yield from export_steps(volume, config.out, config.classes, config.source, config.source_series)
     return ExportResult(config.out, classes, volume.notes)
 
 
-def _check_ending(path: Path, config: ExportConfig) -> None:
+def export_steps(
+    volume: Volume,
+    out: Sequence[Path],
+    names: Mapping[int, str],
+    source: Path | None = None,
+    series: str | None = None,
+) -> Steps[tuple[ClassRow, ...]]:
+    """Write a volume in every format asked for; its classes where one of these is a format of masks.
+
+    Args:
+        volume: image, or mask of whole numbers from 0.
+        out: files; the ending chooses the format.
+        names: of the mask's values.
+        source: DICOM series that a mask was drawn on: folder or file.
+        series: uid of the series, where the folder holds several.
+
+    Raises:
+        InputError: see `run`.
+    """
+    for path in out:
+        _check_ending(path, source)
+    is_mask = any(path.suffix.lower() in _OF_MASKS for path in out)
+    classes = measure_classes(volume, names) if is_mask else ()
+    for number, path in enumerate(out, start=1):
+        if path.suffix.lower() == ".csv":
+            write_class_table(classes, path)
+        elif path.suffix.lower() == ".dcm" and source is not None:
+            from medssl.io.dicom_seg import write_segmentation
+
+            write_segmentation(volume, {row.value: row.name for row in classes}, source, path, series=series)
+        else:
+            write_volume(volume, path)
+        yield Progress(number, len(out), "exporting", message=f"wrote {path}")
+    return classes
+
+
+def _check_ending(path: Path, source: Path | None) -> None:
     ending = path.suffix.lower()
-    if ending == ".dcm" and config.source is None:
+    if ending == ".dcm" and (source is None or (source.is_file() and image_suffix(source))):
         raise InputError(
-            f"--out {path}: a DICOM SEG belongs to a patient and a study; give the series as --source"
+            f"{path}: a DICOM SEG belongs to a patient and a study: it needs the DICOM series that the mask "
+            "was drawn on (--source)"
         )
     if ending not in _OF_MASKS and image_suffix(path) not in (*VOLUMES, *WRITABLE_PICTURES):
         known = ", ".join((*VOLUMES, *WRITABLE_PICTURES, *_OF_MASKS))
-        raise InputError(f"--out {path}: cannot be written; end the name with one of {known}")
-
-
-def _write(path: Path, volume: Volume, classes: tuple[ClassRow, ...], config: ExportConfig) -> None:
-    if path.suffix.lower() == ".csv":
-        write_class_table(classes, path)
-    elif path.suffix.lower() == ".dcm" and config.source is not None:
-        from medssl.io.dicom_seg import write_segmentation
-
-        names: Mapping[int, str] = {row.value: row.name for row in classes}
-        write_segmentation(volume, names, config.source, path, series=config.source_series)
-    else:
-        write_volume(volume, path)
+        raise InputError(f"{path}: cannot be written; end the name with one of {known}")

@@ -100,7 +100,7 @@ def scan(paths: Sequence[Path]) -> Scan:
                 if header is None:
                     others += 1
                 else:
-                    found.setdefault(_uid(header.fields), []).append(header)
+                    found.setdefault(series_uid(header.fields), []).append(header)
             except UNREADABLE:
                 unreadable += 1
         for uid, everyone in found.items():
@@ -152,7 +152,7 @@ def _series(uid: str, members: Sequence[Header]) -> Series:
     )
 
 
-def _uid(header: Dataset) -> str:
+def series_uid(header: Dataset) -> str:
     """The series uid; for files that lost it, a stand-in made from what else tells series apart."""
     uid = str(header.get("SeriesInstanceUID", "") or "")
     if uid:

@@ -11,19 +11,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    CTImageStorage,
+    MRImageStorage,
+    PositronEmissionTomographyImageStorage,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 
 from medssl.errors import InputError, MissingDependencyError
 from medssl.io.atomic import replacing
 from medssl.io.axes import lps_direction, lps_point, lps_spacing
 from medssl.io.dicom import list_dicom, read_dicom
 from medssl.io.dicom_headers import UNREADABLE
-from medssl.io.dicom_scan import files_below
+from medssl.io.dicom_scan import files_below, series_uid
 from medssl.volume import Volume
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
 
 _TOLERANCE_MM = 0.1
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber"),
+)
+_CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
 
 
 def write_segmentation(
@@ -36,7 +48,7 @@ def write_segmentation(
     its name is the segment's label, its code the general one for tissue.
 
     Args:
-        mask: (1, z, y, x) whole numbers from 0; 0 belongs to no segment.
+        mask: (1, z, y, x) whole numbers from 0; 0 and a class called background belong to no segment.
         names: of the values.
         source: folder or file of the series.
         path: the .dcm file.
@@ -56,7 +68,8 @@ def write_segmentation(
         from highdicom.seg import Segmentation  # noqa: PLC0415
     except ImportError as error:
         raise MissingDependencyError("highdicom", "seg", "DICOM SEG") from error
-    values = [int(value) for value in np.unique(mask.array) if value != 0]
+    classes = [int(value) for value in np.unique(mask.array) if value != 0]
+    values = [value for value in classes if names.get(value, "").lower() != "background"]
     if not values or mask.spatial_dims != 3:
         what = "is an image, not a volume" if values else "marks nothing"
         raise InputError(f"{path}: the mask {what}; a DICOM SEG needs a volume with at least one class")
@@ -76,7 +89,7 @@ def write_segmentation(
         warnings.simplefilter("ignore")  # on odd source headers; they would quote the patient
         try:
             made = Segmentation(
-                source_images=_instances(source, series),
+                source_images=[_completed(*one, z) for one in enumerate(_instances(source, series))],
                 pixel_array=labels,
                 segmentation_type="BINARY",
                 segment_descriptions=[
@@ -119,9 +132,34 @@ def _instances(source: Path, series: str | None) -> list[Dataset]:
             header = pydicom.dcmread(path, stop_before_pixels=True)
         except UNREADABLE:
             continue  # reading the scan has said how many were damaged
-        if uid.startswith(str(header.get("SeriesInstanceUID", "none"))):
+        if series_uid(header) == uid.partition(":")[0]:  # several stacks of a series have one uid
             found.append(header)
     return found
+
+
+def _completed(number: int, header: Dataset, thickness: float) -> Dataset:
+    """The header of slice ``number`` with what the standard asks for and anonymised files often lack."""
+    general = {**dict.fromkeys(_MAY_BE_EMPTY, ""), "Modality": "OT", "SliceThickness": thickness}
+    for name in general.keys() - {element.keyword for element in header}:
+        setattr(header, name, general[name])
+    series = series_uid(header)  # identifiers are made from it: segmentations of a series stay together
+    for name in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"):
+        if not header.get(name):
+            one = str(number) if name == "SOPInstanceUID" else ""
+            setattr(header, name, generate_uid(entropy_srcs=[name, series, one]))
+    if not header.get("SOPClassUID"):
+        stated = header.file_meta.get("MediaStorageSOPClassUID")
+        header.SOPClassUID = stated or _CLASSES.get(header.get("Modality", ""), SecondaryCaptureImageStorage)
+    letters = header.get("SpecificCharacterSet")
+    if isinstance(letters, str) and letters:  # one by itself must not have the form that is for several
+        header.SpecificCharacterSet = letters.replace("ISO 2022 IR", "ISO_IR")
+    elif not letters:
+        header.pop("SpecificCharacterSet", None)
+    for shared in header.get("SharedFunctionalGroupsSequence", ()):
+        for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+            if name not in shared:  # a multi-frame file that repeats them for each frame
+                setattr(shared, name, header.PerFrameFunctionalGroupsSequence[0].get(name))
+    return header
 
 
 def _segment(number: int, name: str) -> SegmentDescription:

@@ -166,3 +166,30 @@ def write_enhanced() -> Callable[..., None]:
         header.save_as(path, enforce_file_format=True)
 
     return write
+
+
+@pytest.fixture
+def drawn_in() -> Callable[[Dataset, Geometry], NDArray[np.int_]]:
+    """The voxels of a grid that a DICOM SEG marks, by the positions of its frames: segment numbers."""
+
+    def drawn(found: Dataset, geometry: Geometry) -> NDArray[np.int_]:
+        labels = np.zeros(geometry.shape, int)
+        shared = found.SharedFunctionalGroupsSequence[0]
+        row, column = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float).reshape(
+            2, 3
+        )
+        step_y, step_x = map(float, shared.PixelMeasuresSequence[0].PixelSpacing)
+        frames = found.pixel_array.reshape(-1, found.Rows, found.Columns)
+        for frame, group in zip(frames, found.PerFrameFunctionalGroupsSequence, strict=True):
+            corner = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+            segment = (
+                group if "SegmentIdentificationSequence" in group else shared
+            ).SegmentIdentificationSequence
+            for y, x in np.argwhere(frame):
+                point = corner + row * step_x * x + column * step_y * y
+                index = geometry.to_index(point[::-1])
+                np.testing.assert_allclose(index, np.rint(index), atol=2e-2)
+                labels[tuple(np.rint(index).astype(int))] = segment[0].ReferencedSegmentNumber
+        return labels
+
+    return drawn

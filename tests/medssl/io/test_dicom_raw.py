@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
 from medssl.errors import InputError
 from medssl.io import list_series, read_volume
+from medssl.io.dicom_seg import write_segmentation
 
 pytestmark = pytest.mark.data
 
@@ -99,6 +101,19 @@ def test_an_image(raw, name, capfd):
     else:
         assert any(expected in note for note in volume.notes)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_mask_leaves_as_a_segmentation_of_its_series(raw, name, drawn_in, tmp_path):
+    pytest.importorskip("highdicom")
+    volume = read_volume(raw / name)
+    labels = np.zeros(volume.geometry.shape, np.uint8)
+    labels[tuple(slice(n // 2, n // 2 + 3) for n in labels.shape)] = 1
+    labels[-1, -1, -1] = 2
+    write_segmentation(volume.with_array(labels), {1: "middle"}, raw / name, tmp_path / "mask.dcm")
+    found = pydicom.dcmread(tmp_path / "mask.dcm")
+    assert [str(segment.SegmentLabel) for segment in found.SegmentSequence] == ["middle", "class 2"]
+    np.testing.assert_array_equal(drawn_in(found, volume.geometry), labels)
 
 
 @pytest.mark.parametrize("name", REFUSED)

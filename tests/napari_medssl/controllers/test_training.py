@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from medssl.errors import InputError
+from medssl.io import read_volume
 from medssl.jobs.process import EVENTS_FILE, RunProcess
 from medssl.volume import Volume
 from napari_medssl.controllers.prediction import PredictionController
@@ -187,3 +188,22 @@ def test_the_result_segments_the_shown_scan(
     assert engine.calls == [("predict", Path("/runs/one"))]
     assert session.segmentation is not None
     np.testing.assert_array_equal(session.segmentation.array, 1)
+
+
+def test_the_segmentation_can_be_saved_while_it_is_shown(
+    session: Session, engine: Any, runner: Any, volume: Volume, tmp_path: Path
+) -> None:
+    widget = MagicMock(spec=TrainingWidget)
+    PredictionController(session, widget, engine, runner)
+    save = widget.saveRequested.connect.call_args.args[0]
+    save(str(tmp_path / "nothing.nii.gz"))
+    session.volume = volume
+    session.segmentation = volume.with_array(np.full(volume.geometry.shape, 3, np.uint8))
+    widget.setSavable.assert_called_with(True)
+    save(str(tmp_path / "mask.nii.gz"))
+    session.segmentation = None
+    widget.setSavable.assert_called_with(False)
+    assert [path.name for path in tmp_path.glob("*.nii.gz")] == ["mask.nii.gz"]
+    back = read_volume(tmp_path / "mask.nii.gz")
+    assert back.geometry.matches(volume.geometry)
+    np.testing.assert_array_equal(back.array, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,7 @@ def test_renaming_does_not_replace_the_item_that_is_edited(qtbot: Any) -> None:
     assert panel._classes.item(1) is item
 
 
-def test_training(qtbot: Any) -> None:
+def test_training(qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from napari_medssl.orders import FIRST_SETTINGS, MORE_SETTINGS, training_defaults
     from napari_medssl.widgets.training import TrainingWidget
 
@@ -171,9 +172,28 @@ def test_training(qtbot: Any) -> None:
     assert not panel.grab().isNull()  # paints without an error
     panel.setRunning(False)
     panel.setUsable(True)
-    heard = listen(panel.useRequested)
+    heard = listen(panel.useRequested, panel.saveRequested)
+    assert not panel._save.isEnabled()
+    panel.setSavable(True)
+    for answer in ("", "/mask.nii.gz"):
+        monkeypatch.setattr("napari_medssl.widgets.training.SaveDialog.ask", lambda _, answer=answer: answer)
+        panel._save.click()
     panel._use.click()
-    assert heard == [()]
+    assert heard == [("/mask.nii.gz",), ()]
+
+
+def test_choosing_a_format_changes_the_ending_of_the_name(qtbot: Any, tmp_path: Path) -> None:
+    from napari_medssl.widgets.save_dialog import FORMATS, SaveDialog
+
+    dialog = SaveDialog("proposal")
+    qtbot.addWidget(dialog)
+    dialog.setDirectory(str(tmp_path))
+    assert Path(dialog.selectedFiles()[0]).name == "proposal.nii.gz"
+    dialog.selectFile("left knee.v2.nii.gz")
+    for chosen, ending in reversed(FORMATS.items()):
+        dialog.selectNameFilter(chosen)
+        dialog.filterSelected.emit(chosen)
+        assert dialog.selectedFiles() == [str(tmp_path / f"left knee.v2{ending}")]
 
 
 def test_job_panel(qtbot: Any) -> None:
