@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import InputError
+from medssl.probing.emphasis import intensity_emphasis, strokes
 from medssl.probing.logistic import LogisticModel, fit_logistic
 from medssl.probing.samples import Scan
 from medssl.volume.resample import interpolate, interpolation_matrices
@@ -38,8 +39,9 @@ class LinearProbe:
     """Multinomial logistic regression on dense features and intensity.
 
     Inputs of a voxel: the 64 channels of the stride-4 map interpolated there, the normalised intensity,
-    and the intensity smoothed over about 3 voxels. Classes are balanced. A probe that is fitted again
-    starts from its last weights.
+    and the intensity smoothed over about 3 voxels. Classes are balanced. Where brightness alone tells the
+    labelled strokes apart, it counts more (`intensity_emphasis`). A probe that is fitted again starts from
+    its last weights.
 
     Args:
         inverse_strength: C of the L2 penalty.
@@ -59,12 +61,25 @@ class LinearProbe:
         Raises:
             InputError: fewer than two classes are labelled.
         """
-        samples = [scan.sample(*np.nonzero(np.asarray(labels))) for scan, labels in scans]
-        values = [np.asarray(labels)[np.nonzero(labels)] for _, labels in scans]
-        return self.fit_samples(np.concatenate(samples), np.concatenate(values))
+        places = [np.nonzero(np.asarray(labels)) for _, labels in scans]
+        samples = [scan.sample(*index) for (scan, _), index in zip(scans, places, strict=True)]
+        values = [np.asarray(labels)[index] for (_, labels), index in zip(scans, places, strict=True)]
+        return self.fit_samples(np.concatenate(samples), np.concatenate(values), places)
 
-    def fit_samples(self, samples: NDArray[np.float32], labels: NDArray[Any]) -> Self:
-        """Learn from samples (N, D) as `Scan.sample` gives them, and their classes (N,)."""
+    def fit_samples(
+        self,
+        samples: NDArray[np.float32],
+        labels: NDArray[Any],
+        places: Sequence[Sequence[NDArray[np.integer[Any]]]] = (),
+    ) -> Self:
+        """Learn from samples and their classes.
+
+        Args:
+            samples: (N, D) as `Scan.sample` gives them.
+            labels: (N,) classes.
+            places: of the samples, one index per volume in their order, as `np.nonzero` gives them; without,
+                each sample is taken for a stroke of its own.
+        """
         classes, target = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             known = f"only class {classes[0]}" if len(classes) else "nothing"
@@ -72,7 +87,12 @@ class LinearProbe:
         names = tuple(int(c) for c in classes)
         start = self._model if names == self.classes else None
         with one_blas_thread():
-            self._model = fit_logistic(samples, target, len(classes), self.inverse_strength, start)
+            emphasis = intensity_emphasis(
+                samples, target, len(classes), self.inverse_strength, _strokes(places, len(samples))
+            )
+            self._model = fit_logistic(
+                samples, target, len(classes), self.inverse_strength, start=start, emphasis=emphasis
+            )
         self.classes = names
         return self
 
@@ -174,3 +194,14 @@ class LinearProbe:
                 f"{scan.width}; use the encoder it was fitted with"
             )
         return self._model
+
+
+def _strokes(places: Sequence[Sequence[NDArray[np.integer[Any]]]], count: int) -> NDArray[np.int64]:
+    """(N,) stroke of each sample; no two volumes share one."""
+    if not places:
+        return np.arange(count)
+    found, first = [], 0
+    for index in places:
+        found.append(strokes(index) + first)
+        first += len(index[0])
+    return np.concatenate(found)

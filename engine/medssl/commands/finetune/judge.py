@@ -100,7 +100,7 @@ def fit_probe(cohort: Cohort, encoder: LoadedEncoder, workspace: Workspace) -> S
     from medssl.probing.samples import Scan
 
     rng = np.random.default_rng(cohort.config.seed)
-    samples, labels = [], []
+    samples, labels, places = [], [], []
     for volume, mask in cohort.learned():
         embedding = yield from workspace.features_steps(volume, encoder)
         chosen = np.concatenate(
@@ -109,7 +109,8 @@ def fit_probe(cohort: Cohort, encoder: LoadedEncoder, workspace: Workspace) -> S
         index = np.unravel_index(chosen, mask.shape)
         samples.append(Scan(volume, embedding.features).sample(*index))
         labels.append(mask[index])
-    return LinearProbe().fit_samples(np.concatenate(samples), np.concatenate(labels))
+        places.append(index)
+    return LinearProbe().fit_samples(np.concatenate(samples), np.concatenate(labels), places)
 
 
 def probe_guess(probe: LinearProbe, encoder: LoadedEncoder, workspace: Workspace) -> Guess:
