@@ -32,8 +32,8 @@ _OF_PROTOCOL = {
 }
 """Settings that the cells of each protocol depend on."""
 
-_VERSIONS = {"transfer": 1, "interactive": 2, "retrieval": 1}
-"""Raised when a protocol changes, so that cells of the old one are measured anew."""
+_VERSIONS = {"transfer": 2, "interactive": 3, "retrieval": 1}
+"""Raised when a protocol or the probe changes, so that cells of the old one are measured anew."""
 
 _DESCRIPTIONS = {
     "transfer": "A classifier fitted on {voxels_per_class} voxels per class of one subject segments the "
