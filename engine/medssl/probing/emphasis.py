@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ INTENSITY_WEIGHT = 8.0
 """How much more the intensities count where they alone tell the classes apart."""
 
 _CLEARLY = 0.75  # share of the plain loss below which the heavier intensities are taken
+_ERRORS = 2.0  # standard errors by which strokes must gain: a handful of clicks proves little
 _FOLDS = 3
 _MOST = 200  # voxels per class that the decision looks at
 _MOST_IN_STROKES = 50_000  # labelled voxels up to which strokes are told apart
@@ -51,7 +53,8 @@ def intensity_emphasis(
 
     Features that know organs know little of two tissues side by side whose brightness differs, and 64 of
     them outvote two intensities. The heavier ones are taken where a probe with them says the labels of
-    strokes that it has not seen clearly better (balanced cross entropy, strokes dealt to three folds).
+    strokes that it has not seen clearly better (balanced cross entropy, strokes dealt to three folds), and
+    strokes agree on that.
 
     Args:
         samples: (N, D) as `Scan.sample` gives them.
@@ -73,14 +76,16 @@ def intensity_emphasis(
         kept.append(own)
     chosen = np.concatenate(kept)
     x, y, part = samples[chosen], target[chosen], fold[chosen]
-    losses = [
-        _held_out_loss(x, y, part, classes=classes, inverse_strength=inverse_strength, emphasis=way)
+    usual, other = (
+        _held_out_losses(x, y, part, classes=classes, inverse_strength=inverse_strength, emphasis=way)
         for way in (plain, heavy)
-    ]
-    return heavy if losses[1] < _CLEARLY * losses[0] else plain
+    )
+    gains = np.bincount(np.unique(of_stroke[chosen], return_inverse=True)[1], usual - other)
+    is_sure = gains.sum() > _ERRORS * math.sqrt(len(gains)) * gains.std()
+    return heavy if is_sure and other.sum() < _CLEARLY * usual.sum() else plain
 
 
-def _held_out_loss(
+def _held_out_losses(
     x: NDArray[np.floating[Any]],
     y: NDArray[np.integer[Any]],
     part: NDArray[np.integer[Any]],
@@ -88,13 +93,14 @@ def _held_out_loss(
     classes: int,
     inverse_strength: float,
     emphasis: NDArray[np.float64],
-) -> float:
+) -> NDArray[np.float64]:
+    """(N,) cross entropy of every sample under a probe that has not seen its fold, classes balanced."""
     share = 1 / np.bincount(y, minlength=classes)
-    total = 0.0
+    losses = np.zeros(len(y))
     for fold in range(_FOLDS):
         held = part == fold
         if held.any():
             model = fit_logistic(x[~held], y[~held], classes, inverse_strength, emphasis=emphasis)
             right = model.probabilities(x[held])[np.arange(held.sum()), y[held]]
-            total -= float((share[y[held]] * np.log(np.maximum(right, 1e-6))).sum())
-    return total
+            losses[held] = -share[y[held]] * np.log(np.maximum(right, 1e-6))
+    return losses

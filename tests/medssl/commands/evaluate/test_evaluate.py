@@ -94,6 +94,19 @@ def test_runs_with_equal_seeds_are_equal(table: Path, tiny_weights: dict[int, Pa
     assert [cell.metrics for cell in other.results.cells] != [cell.metrics for cell in runs[0]]
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kinds and seeds that are measured from now on."""
+    measured: list[str] = []
+    measure = Bench._measure
+
+    def noted(self: Bench, cohort: object, name: str, seed: int) -> Cell:
+        measured.append(f"{name} {seed}")
+        return measure(self, cohort, name, seed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Bench, "_measure", noted)
+    return measured
+
+
 def test_stopped_run_goes_on_and_equals_a_whole_one(
     table: Path, tiny_weights: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,23 +118,20 @@ def test_stopped_run_goes_on_and_equals_a_whole_one(
             break
     steps.close()
     assert not (tmp_path / "part" / "transfer").exists()
-    measured: list[str] = []
-    measure = Bench._measure
-
-    def counted(self: Bench, cohort: object, name: str, seed: int) -> Cell:
-        measured.append(f"{name} {seed}")
-        return measure(self, cohort, name, seed)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Bench, "_measure", counted)
+    measured = counted(monkeypatch)
     resumed = drain(run(config(table, tiny_weights[3], tmp_path / "part", kinds=kinds)))
     assert measured == ["random 1", "raw 0", "raw 1"]
     assert [c.metrics for c in resumed.results.cells] == [c.metrics for c in whole.results.cells]
 
 
-def test_other_weights_are_measured_anew(table: Path, tiny_weights: dict[int, Path], tmp_path: Path) -> None:
-    first = drain(run(config(table, tiny_weights[3], tmp_path, kinds=("random",))))
-    changed = drain(run(config(table, tiny_weights[3], tmp_path, kinds=("random",), voxels_per_class=5)))
-    assert [c.metrics for c in first.results.cells] != [c.metrics for c in changed.results.cells]
+def test_other_settings_are_measured_anew(
+    table: Path, tiny_weights: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = counted(monkeypatch)
+    for voxels, times in ((20, 1), (5, 2), (20, 2), (5, 2)):
+        settings = config(table, tiny_weights[3], tmp_path, kinds=("random",), voxels_per_class=voxels)
+        drain(run(settings))
+        assert measured == ["random 0", "random 1"] * times
 
 
 def test_random_architecture_needs_no_weights(table: Path, tmp_path: Path) -> None:
