@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
+from medssl.config.data_facts import fitted_to, warning
 from medssl.config.hssl import HsslConfig
 from medssl.config.pretrain import PretrainConfig
 from medssl.config.run import RunConfig, explain
 from medssl.config.sampling import LEAST_CROP, view_size, wanted_sampling
-from medssl.config.swav import SwavConfig
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.runs import Run
@@ -142,16 +142,9 @@ def _train(
     is_new = not folder.checkpoints()  # a resumed run may have been killed before its first one
     if config.init is not None and is_new:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
-    if isinstance(settings, HsslConfig):
-        settings = settings.for_domains(*dataset.domains())
-        if alike := settings.levels_without_choice():
-            said = f"every scan has the same {alike}, which teaches nothing; fill it in in the data table"
-            yield Progress(0, loop.steps, "starting", message=said)
-    if isinstance(settings, SwavConfig):
-        if settings.prototype_split != "equal":
-            settings = settings.for_modalities(dataset.modality_volumes())
-        if said := settings.too_few_samples(loop.batch_size, len(dataset.modalities)):
-            yield Progress(0, loop.steps, "starting", message=said)
+    settings = fitted_to(settings, dataset)
+    if said := warning(settings, loop.batch_size, len(dataset.modalities)):
+        yield Progress(0, loop.steps, "starting", message=said)
     method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
     if config.init is not None and is_new and backbone.decoder is not None:
         yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))

@@ -69,7 +69,12 @@ class FinetuneConfig(CommandConfig):
     )
     hybrid_method: str = Field("swav", description="self-supervised method of the hybrid objective")
     hybrid_settings: dict[str, Any] = Field(
-        {}, description="settings of that method, see medssl.config.<method>"
+        {},
+        description="settings of that method, see medssl.config.<method>; the encoder_rate of hssl has no "
+        "effect here, the encoder learns at that of this command",
+    )
+    hybrid_batch: int = Field(
+        16, ge=1, description="unlabelled crops per step; clustering needs several of each modality"
     )
     hybrid_ramp: float = Field(
         0.1, ge=0, le=1, description="share of the steps over which the weight grows from 0 to its value"

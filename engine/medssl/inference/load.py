@@ -136,7 +136,7 @@ def load_record(record: WeightsRecord) -> LoadedEncoder:
             dense.load_state_dict(
                 {"weight": tensors["projection.weight"], "mean": tensors["projection.mean"]}
             )
-        head = _head(_below(tensors, "head."))
+        head = _head(_below(tensors, "head."), dense.in_channels)
         prototypes = _prototypes(tensors.get("prototypes.weight")) if head is not None else None
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -157,10 +157,13 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _head(state: Mapping[str, Tensor]) -> ProjectionHead | None:
+def _head(state: Mapping[str, Tensor], in_channels: int) -> ProjectionHead | None:
+    """The head of the cells; None where there is none, or one of whole crops, which cells do not fit."""
     if not state:
         return None
     hidden, inputs = state["first.weight"].shape
+    if inputs != in_channels:
+        return None
     head = ProjectionHead(inputs, hidden, state["second.weight"].shape[0])
     head.load_state_dict(state)
     return head

@@ -98,7 +98,11 @@ def _by_products(
         least = torch.minimum(least, held.min())
         prototypes = held.reciprocal() if shares is None else shares / held
         samples = (codes @ prototypes).reciprocal()
-    if not bool(least > _LEAST[codes.dtype]):
+    # a row whose best prototypes have a share of zero may have nothing left
+    is_whole = samples.isfinite().all().to(least)
+    if together:
+        dist.all_reduce(is_whole, op=dist.ReduceOp.MIN, group=group)
+    if not bool((least > _LEAST[codes.dtype]) & (is_whole > 0)):
         return None
     return codes.mul_(prototypes).mul_(samples[:, None])
 

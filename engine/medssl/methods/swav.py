@@ -136,14 +136,13 @@ class Swav(nn.Module):
                     part.prototypes.weight.grad = None
 
     def exported(self) -> Mapping[str, nn.Module]:
-        """Head and prototypes for the prototype map: those of the cells, else those of the crops."""
-        part = self.cells if self.cells is not None else self.crops
-        return {} if part is None else {"head": part.head, "prototypes": part.prototypes}
+        """Head and prototypes of the cells, for the prototype map; those of the crops are of whole crops."""
+        return {} if self.cells is None else {"head": self.cells.head, "prototypes": self.cells.prototypes}
 
     def prototype_blocks(self) -> list[tuple[int, int]]:
-        """Range of the exported prototypes per modality of the data; the whole bank where they are shared."""
-        part = self.cells if self.cells is not None else self.crops
-        if part is None or part.mode == "shared":
+        """Range of the exported prototypes per modality of the data; none where all may use all."""
+        part = self.cells
+        if part is None or part.mode != "partitioned":
             return []
         return [(part.blocks[m].start, part.blocks[m].stop) for m in range(self.generated)]
 

@@ -67,7 +67,7 @@ class HybridTask(nn.Module):
     Ghesu et al., "Self-supervised learning from 100 million medical images", 2022: the hybrid regime; the
     paper names a balancing weight, its schedule is ours.
 
-    While the task freezes the encoder, the method rests.
+    While the task freezes the encoder, the method rests: its steps are counted from the end of that rest.
 
     Args:
         task: with ``network`` and ``frozen_steps``; its backbone is the method's.
@@ -102,9 +102,9 @@ class HybridTask(nn.Module):
 
     def plan(self, steps: int) -> None:
         """Hand the number of steps on to the parts that ask for it."""
-        for part in (self.task, self.method):
+        for part, own in ((self.task, steps), (self.method, self._own(steps))):
             if hasattr(part, "plan"):
-                part.plan(steps)
+                part.plan(own)
 
     def train(self, mode: bool = True) -> HybridTask:
         """Training mode; the encoder's statistics follow the task, which may freeze them."""
@@ -125,10 +125,11 @@ class HybridTask(nn.Module):
     def forward(self, views: tuple[Any, Any], step: int) -> Losses:
         """Both losses, added; the metrics of the method carry the prefix ``ssl_``."""
         ours: Losses = self.task(views[0], step)
-        if step < self.task.frozen_steps:  # the encoder is to stay as it is
+        own = self._own(step)
+        if own < 0:  # the encoder is to stay as it is
             return ours
-        theirs: Losses = self.method(views[1], step)
-        weight = hybrid_weight(step, self.weight, self.ramp)
+        theirs: Losses = self.method(views[1], own)
+        weight = hybrid_weight(own, self.weight, self.ramp)
         metrics: dict[str, Tensor] = {
             **ours.metrics,
             "supervised": ours.total.detach(),
@@ -139,8 +140,14 @@ class HybridTask(nn.Module):
 
     def after_backward(self, step: int) -> None:
         """What the method does between backward and the optimiser step."""
-        if hasattr(self.method, "after_backward"):
-            self.method.after_backward(step)
+        own = self._own(step)
+        if own >= 0 and hasattr(self.method, "after_backward"):
+            self.method.after_backward(own)
+
+    def _own(self, step: int) -> int:
+        """Steps of the method at a step of the task; negative while it rests."""
+        resting: int = self.task.frozen_steps
+        return step - resting
 
     def predict(self, x: Tensor) -> Tensor:
         """The task's prediction."""

@@ -104,6 +104,27 @@ def test_a_method_with_a_decoder_leaves_that_of_the_task_alone(
     assert segmenter.config["decoder"] == {"channels": [4, 6, 8, 8]}
 
 
+def test_too_few_unlabelled_crops_for_the_prototypes_are_said(
+    data: Path, tiny_weights: dict[int, Path], spatial_dims: int
+) -> None:
+    part = {"prototypes": 24, "hidden": 16, "dim": 8}
+    swav = {"crops": part, "global_size": 16, "local_size": 16, "local_count": 1}
+    hybrid = {"hybrid": 0.5, "unlabelled": data, "hybrid_settings": swav, "hybrid_crop": 24}
+    init, entropy = tiny_weights[spatial_dims], {}
+    for count, is_said in ((1, True), (6, False)):
+        said: list[Progress] = []
+        changes = {**hybrid, "hybrid_batch": count, "out": data.with_name(f"run{count}")}
+        drain(finetune.run(settings(data, init, **changes)), said.append)
+        warned = [progress.message for progress in said if "most stay empty" in progress.message]
+        assert bool(warned) == is_said
+        assert not warned or "24 prototypes of crops are many for a batch of 1" in warned[0]
+        (entropy[count],) = {
+            p.metrics["ssl_crops/code_entropy"] for p in said if "self_supervised" in p.metrics
+        }
+    assert entropy[1] == pytest.approx(np.log(24)), "of one sample nothing can be clustered"
+    assert entropy[6] < 0.99 * np.log(24)
+
+
 def test_weights_without_a_projection_are_fine_tuned_with_their_own_decoder(
     data: Path, spatial_dims: int
 ) -> None:

@@ -97,6 +97,16 @@ def test_extreme_scores_stay_finite(epsilon):
     assert torch.allclose(codes.sum(1), torch.ones(3))
 
 
+@pytest.mark.parametrize("iterations", [1, 2, 3])
+def test_a_row_whose_best_prototype_has_no_share_stays_finite(iterations):
+    scores = torch.tensor([[-0.9, -0.95, 0.95], [0.2, 0.1, 0.3], [0.5, -0.5, 0.1]])
+    share = torch.tensor([1.0, 1.0, 0.0])
+    codes = sinkhorn(scores, 0.01, iterations, row_marginals=share)
+    exact = sinkhorn(scores.double(), 0.01, iterations, row_marginals=share)
+    torch.testing.assert_close(codes, exact.float(), atol=2e-5, rtol=0)
+    assert (codes[:, 2] == 0).all()
+
+
 @pytest.mark.parametrize("epsilon", [0.04, 0.02, 0.004])  # products reach as far as the second
 @pytest.mark.parametrize("share", [None, [1.0, 2.0, 0.0, 4.0, 0.5]])
 def test_products_and_logarithms_give_the_same_codes(scores, epsilon, share):

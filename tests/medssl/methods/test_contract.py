@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medssl.config.training import TrainingConfig
+from medssl.inference.embed import describe_steps
 from medssl.inference.load import load_encoder
 from medssl.jobs.progress import drain
 from medssl.methods import METHODS
@@ -21,6 +22,7 @@ from medssl.protocols import Batch, Losses, Trainable
 from medssl.training.export import export_weights
 from medssl.training.fabric import build_fabric, usable_precision
 from medssl.training.loop import fit
+from medssl.volume import Geometry, Volume
 
 needs_bf16 = pytest.mark.skipif(
     usable_precision("bf16-mixed", use_cuda=False) != "bf16-mixed", reason="this CPU has no AMX for bf16"
@@ -209,7 +211,7 @@ def test_exported_weights_load_and_give_the_same_features(
     metadata = {
         "method": name,
         "encoder": {"name": "tiny", **encoder.config},
-        "preprocessing": {},
+        "preprocessing": {"spacing_range": [1.0, 1.0]},
         "modalities": ["CT", "MR"],
     }
     modules = method.exported() if hasattr(method, "exported") else {}
@@ -218,6 +220,10 @@ def test_exported_weights_load_and_give_the_same_features(
     x = torch.rand(1, 1, *(32,) * spatial_dims)
     for ours, theirs in zip(loaded(x), encoder(x), strict=True):
         torch.testing.assert_close(ours, theirs)
+    scan = Volume(x[0].numpy(), Geometry.from_arrays(x.shape[2:], (1.0,) * spatial_dims), "CT")
+    embedding = drain(describe_steps(scan, loaded))
+    assert embedding.features.array.shape[1:] == (8,) * spatial_dims
+    assert (embedding.prototypes is None) == (loaded.prototypes is None)
 
 
 def test_a_few_steps_learn_a_fixed_batch(name: str, spatial_dims: int) -> None:

@@ -72,6 +72,19 @@ def test_equal_views_are_matched_without_loss_and_gradient(spatial_dims):
     assert all((p.grad == 0).all() for p in method.parameters() if p.grad is not None)
 
 
+def test_an_image_of_the_same_volume_is_as_right_without_noise_as_with_it(spatial_dims):
+    method = make(spatial_dims, gumbel_scale=0, matching="lap").eval()
+    views = same_views(drawn(method, batch(spatial_dims)))
+    half = views.volume.shape[1] // 2
+    volume = torch.arange(2).repeat_interleave(half).expand_as(views.volume)
+    # the second view shows the images of each volume the other way round
+    turned_ = torch.cat([torch.arange(half).flip(0) + start for start in (0, half)])
+    order = torch.cat([turned_ + graph * 2 * half for graph in range(len(views.volume))])
+    images = [views.images[0], views.images[1][order]]
+    metrics = method(replace(views, images=images, volume=volume), 0).metrics
+    assert metrics["noise_free_accuracy"] == metrics["match_accuracy"] == 1
+
+
 def test_shuffled_view_is_matched_to_its_shuffle(spatial_dims):
     """With the order of the second view shuffled without a fixed image, every match is a miss."""
     method = make(spatial_dims).eval()

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from medssl.config.augmentation import IntensityConfig
 from medssl.config.swav import ClusteringConfig, SwavConfig
+from medssl.inference.embed import describe_steps
+from medssl.inference.load import load_encoder
+from medssl.jobs.progress import drain
 from medssl.methods import METHODS
 from medssl.nets.backbone import Backbone
 from medssl.nets.encoders import ResidualEncoder
 from medssl.protocols import Batch
+from medssl.training.export import export_weights
+from medssl.volume import Geometry, Volume
 
 CALM = IntensityConfig(energy_p=0, tone_p=0, gamma_p=0, linear_p=0, bias_p=0, blur_p=0, noise_p=0)
 
@@ -139,8 +145,7 @@ def test_weights_add_up(spatial_dims, crops, cells):
     parts = {"crops": crops, "cells": cells}
     expected = sum(w * losses.metrics[f"{name}/loss"] for name, w in parts.items() if w)
     torch.testing.assert_close(losses.total.detach(), expected)
-    bank = method.exported()["prototypes"]
-    assert bank is (method.cells if cells else method.crops).prototypes
+    assert method.exported().get("prototypes") is (method.cells.prototypes if cells else None)
 
 
 def test_nothing_to_learn_is_refused():
@@ -189,5 +194,24 @@ def test_prototypes_of_a_modality_by_the_number_of_its_volumes(split, weights):
         settings(prototype_split="sqrt").prototype_weights(3)
 
 
-def test_shared_prototypes_have_no_blocks(spatial_dims):
-    assert make(spatial_dims, modality_mode="shared").prototype_blocks() == []
+@pytest.mark.parametrize("mode", ["shared", "per_modality_marginal"])
+def test_prototypes_that_all_may_use_have_no_blocks(spatial_dims, mode):
+    assert make(spatial_dims, modality_mode=mode).prototype_blocks() == []
+
+
+def test_weights_of_the_published_form_embed_a_scan(spatial_dims, tmp_path):
+    method = make(spatial_dims, cells=ClusteringConfig(weight=0.0))
+    metadata = {"method": "swav", "encoder": {"name": "tiny", **method.backbone.encoder.config}}
+    metadata |= {"preprocessing": {"spacing_range": [1.0, 1.0]}, "modalities": ["CT", "MR"]}
+    scan = Volume(
+        np.zeros((1, *(32,) * spatial_dims)),
+        Geometry.from_arrays((32,) * spatial_dims, (1.0,) * spatial_dims),
+        "CT",
+    )
+    older = {"head": method.crops.head, "prototypes": method.crops.prototypes}
+    for name, modules in (("now", method.exported()), ("older", older)):
+        export_weights(tmp_path / f"{name}.safetensors", method.backbone, metadata, modules=modules)
+        loaded = load_encoder(tmp_path / f"{name}.safetensors")
+        embedding = drain(describe_steps(scan, loaded))
+        assert embedding.features.array.shape[1:] == (8,) * spatial_dims
+        assert embedding.prototypes is None, "the head of whole crops says nothing of a cell"

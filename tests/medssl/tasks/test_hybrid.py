@@ -20,6 +20,7 @@ class Scaled(nn.Module):
         self.factor = factor
         self.frozen_steps = 0
         self.steps = 0
+        self.seen: list[int] = []
         self.after: list[int] = []
 
     def plan(self, steps: int) -> None:
@@ -29,6 +30,7 @@ class Scaled(nn.Module):
         return batch.image
 
     def forward(self, views: torch.Tensor, step: int) -> Losses:
+        self.seen.append(step)
         total = self.factor * self.backbone.encoder(views).mean()
         return Losses(total, {"loss": total.detach()})
 
@@ -89,10 +91,16 @@ def test_weight_zero_is_the_task_alone_and_a_frozen_encoder_rests():
     task, method = parts()
     views = torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
     assert torch.equal(HybridTask(task, method, 0.0)(views, 0).total, task(views[0], 0).total)
-    task.frozen_steps = 1
-    hybrid = HybridTask(task, method, 1.0)
-    assert float(hybrid(views, 0).total.detach()) == 1
-    assert float(hybrid(views, 1).total.detach()) == 11
+    task.frozen_steps = 3
+    method.seen.clear()
+    hybrid = HybridTask(task, method, 1.0, ramp=2)
+    hybrid.plan(7)
+    assert (task.steps, method.steps) == (7, 4)
+    assert [float(hybrid(views, step).total.detach()) for step in range(2, 6)] == [1, 6, 11, 11]
+    for step in range(6):
+        hybrid.after_backward(step)
+    assert method.seen == [0, 1, 2], "the method counts its steps from the end of its rest"
+    assert method.after == [0, 1, 2]
 
 
 def test_two_encoders_and_single_batches_are_refused():

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from medssl.commands.finetune.start import Start
-from medssl.config.hssl import HsslConfig
+from medssl.config.data_facts import fitted_to, warning
 from medssl.config.prepare import CacheConfig
 from medssl.config.pretrain import SamplingConfig
 from medssl.config.run import explain
 from medssl.config.sampling import wanted_sampling
-from medssl.config.swav import SwavConfig
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
 
@@ -48,14 +47,13 @@ def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any
     dataset = CropDataset(cache, dims, (sampling.crop or 0,) * dims)
     sampler = FamilySampler(
         dataset.families(sampling.family or "group"),
-        loop.batch_size,
+        config.hybrid_batch,
         seed=config.seed,
         together=sampling.together or 1,
     )
-    if isinstance(settings, HsslConfig):
-        settings = settings.for_domains(*dataset.domains())
-    if isinstance(settings, SwavConfig) and settings.prototype_split != "equal":
-        settings = settings.for_modalities(dataset.modality_volumes())
+    settings = fitted_to(settings, dataset)
+    if said := warning(settings, config.hybrid_batch, len(dataset.modalities)):
+        yield Progress(0, loop.steps, "starting", message=f"unlabelled scans: {said}")
     # on a backbone of its own: the decoder of the method is not that of the task
     method = entry.build(settings, Backbone(task.backbone.encoder), len(dataset.modalities))
     ramp = round(config.hybrid_ramp * loop.steps)

@@ -1,0 +1,55 @@
+"""What the settings of a method take from the data, and what the two together make impossible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from medssl.config.hssl import HsslConfig
+from medssl.config.run import RunConfig
+from medssl.config.swav import SwavConfig
+
+
+class Facts(Protocol):
+    """What a data set knows of its scans; each list is in the order of the numbers in a batch."""
+
+    @property
+    def modalities(self) -> Sequence[str]:
+        """Names of the modalities."""
+        ...
+
+    def domains(self) -> tuple[Sequence[str], Sequence[str], Sequence[tuple[int, int]]]:
+        """Tasks, groups, and the pairs of both that occur."""
+        ...
+
+    def modality_volumes(self) -> Sequence[int]:
+        """Volumes per modality."""
+        ...
+
+
+def fitted_to(settings: RunConfig, data: Facts) -> RunConfig:
+    """The settings with what only the data can say.
+
+    Raises:
+        InputError: a task lies in two groups.
+    """
+    if isinstance(settings, HsslConfig):
+        return settings.for_domains(*data.domains())
+    if isinstance(settings, SwavConfig) and settings.prototype_split != "equal":
+        return settings.for_modalities(data.modality_volumes())
+    return settings
+
+
+def warning(settings: RunConfig, batch_size: int, modalities: int) -> str:
+    """What cannot be learned with these settings on these data, and the way out; empty where all can.
+
+    Args:
+        settings: from `fitted_to`.
+        batch_size: crops per step.
+        modalities: of the data.
+    """
+    if isinstance(settings, HsslConfig) and (alike := settings.levels_without_choice()):
+        return f"every scan has the same {alike}, which teaches nothing; fill it in in the data table"
+    if isinstance(settings, SwavConfig):
+        return settings.too_few_samples(batch_size, modalities)
+    return ""
