@@ -140,7 +140,8 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         where = "the output" if error.filename is None else os.fsdecode(error.filename)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"{where}: the disk is full; free some space and run the command again"
+            way = "free some space and run the command again, with --resume where it has made a run folder"
+            return f"{where}: the disk is full; {way}"
         if error.filename is None and not isinstance(error, _OF_PLACES):
             return None
         return f"{where}: {error.strerror or text}{_WAYS_OUT.get(error.errno or 0, '')}"

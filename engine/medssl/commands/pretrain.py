@@ -282,8 +282,12 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path |
     if getattr(trainable, "sees_corrupted", False):  # whoever loads it shows it whole images
 
         def decode(batch: Batch) -> object:
-            pyramid = backbone.encoder(batch.image)
-            return pyramid if backbone.decoder is None else backbone.decoder(batch.image, pyramid)
+            # views are checked against the stride, the crops that they are cut from are not
+            image = batch.image
+            for axis, stride in enumerate(backbone.encoder.levels[-1].stride, start=2):
+                image = image.narrow(axis, 0, image.shape[axis] // stride * stride)
+            pyramid = backbone.encoder(image)
+            return pyramid if backbone.decoder is None else backbone.decoder(image, pyramid)
 
         calibrate_norms(backbone, decode, batches)
     if path is None:

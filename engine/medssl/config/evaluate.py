@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from medssl.config.resume import ResumableConfig
 from medssl.config.run import RunConfig
+from medssl.config.thaw import FrozenShare, ThawShare
 
 KindName = Literal["weights", "random", "raw", "filters"]
 Family = Literal["gamma", "contrast", "energy", "rotation", "scaling"]
@@ -60,9 +61,11 @@ class FineTuningCells(RunConfig):
     )
     mode: Literal["full", "frozen"] = Field(
         "full",
-        description="fine-tuned protocols: frozen lets a pre-trained encoder learn in the second half of the "
+        description="fine-tuned protocols: frozen lets a pre-trained encoder learn after a share of the "
         "steps only (Wolf et al. 2023)",
     )
+    frozen_share: FrozenShare = 0.5
+    thaw_share: ThawShare = 1 / 70
     size: str = Field(
         "small",
         description="size of the encoder none where it stands alone; beside weights it has their form",

@@ -11,6 +11,7 @@ from medssl.config.classification import ClassificationConfig
 from medssl.config.command import CommandConfig
 from medssl.config.detection import DetectionConfig
 from medssl.config.segmentation import SegmentationConfig
+from medssl.config.thaw import FrozenShare, ThawShare
 from medssl.config.training import TrainingConfig
 
 BRIEF_STEPS = 24
@@ -40,20 +41,8 @@ class FinetuneConfig(CommandConfig):
         description="probe: only a linear map on the frozen encoder; frozen: the encoder learns after a "
         "share of the steps (Wolf et al. 2023); full: everything from the start, the encoder slower",
     )
-    frozen_share: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="share of the steps in which mode frozen leaves the encoder alone; "
-        "Wolf et al. 2023: the first 10 of 70 epochs",
-    )
-    thaw_share: float = Field(
-        1 / 70,
-        ge=0,
-        le=1,
-        description="share of the steps in which the encoder's rate doubles after the frozen phase, from a "
-        "tenth (Wolf et al. 2023: one of 70 epochs)",
-    )
+    frozen_share: FrozenShare = 0.5
+    thaw_share: ThawShare = 1 / 70
     labels: Literal["dense", "scribbles"] = Field(
         "dense", description="what 0 means in the masks: dense: the background class; scribbles: unlabelled"
     )

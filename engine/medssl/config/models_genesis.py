@@ -35,8 +35,9 @@ class ModelsGenesisConfig(RunConfig):
     inner_p: float = Field(0.2, ge=0, le=1, description="share of in-painting; out-painting otherwise")
     compatible: bool = Field(
         False,
-        description="as the published code: batch norm uses the batch's statistics at evaluation too, and "
-        "flips leave z out; otherwise running statistics, and flips along every axis",
+        description="as the published code: flips leave z out, and the method in evaluation mode goes on "
+        "with the batch's statistics; otherwise flips along every axis, and running statistics. Exported "
+        "weights have running statistics in both",
     )
     decoder_channels: tuple[int, ...] = Field(
         (12, 24, 48, 64),

@@ -17,8 +17,9 @@ class SparkConfig(MaskedImageConfig):
     1600 epochs), warmup_start 0.005, final_lr 0.001, weight_decay 0.04, final_weight_decay 0.2, momentum 0.9,
     beta2 0.95, clip 5. On small sets (Wolf et al. 2023) the same with batch 32.
 
-    S3D: encoder resenc-l, size 160, cell 16, ratio 0.75, normalise false, decoder pyramid, densify_norm
-    instance, rim true; optimizer sgd, lr 1e-2, momentum 0.99, weight_decay 3e-5, clip 12.
+    S3D: encoder resenc-l, size 160, cell 16, ratio 0.75, normalise false, decoder pyramid, decoder_channels
+    (32, 32, 64, 128, 256, 320), densify_norm instance, rim true; optimizer sgd, lr 1e-2, momentum 0.99,
+    weight_decay 3e-5, clip 12.
     """
 
     planar: ClassVar = {**MaskedImageConfig.planar, "width": 768}

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medssl.store.atomic import atomic_file
+from medssl.store.atomic import atomic_file, save_array
 
 ENTRY = np.dtype(
     [
@@ -73,7 +73,7 @@ def write_records(folder: Path, lines: Sequence[dict[str, Any]]) -> None:
     index = folder / "index.jsonl"
     size = index.stat().st_size if index.exists() else 0
     with atomic_file(folder / "entries.npy") as stream:
-        np.save(stream, entries)
+        save_array(stream, entries)
         stream.write(text + _TAIL.pack(size, len(text), _MARK))
     (folder / "names.json").unlink(missing_ok=True)  # of an earlier version
 

@@ -53,10 +53,12 @@ class _Network:
     Args:
         config: arguments of the encoder, read off the shapes of the tensors.
         tensors: by our keys below a `Backbone`.
+        is_turned: kernels are of images in the order x, y, z; ours is z, y, x.
     """
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+    is_turned: bool = False
 
 
 def load_foreign(
@@ -65,8 +67,9 @@ def load_foreign(
     """Read a public checkpoint.
 
     Sizes are read off the tensors, so wider or smaller variants load too. The module is in evaluation mode
-    and gives the pyramid of the source network; networks with batch norm use running statistics then. (The
-    published Models Genesis code uses those of the batch: ``train()`` gives that.)
+    and gives the pyramid of the source network; the kernels of Models Genesis, made for volumes in the order
+    x, y, z, are turned to ours. Networks with batch norm use running statistics then. (The published Models
+    Genesis code uses those of the batch: ``train()`` gives that.)
 
     Args:
         path: the file.
@@ -88,7 +91,7 @@ def load_foreign(
     state = read_tensors(path)
     network = _READERS[format](state, path)
     config = dict(network.config)
-    tensors = dict(network.tensors)
+    tensors = {key: _turned(v) if network.is_turned else v for key, v in network.tensors.items()}
     reshaped: list[str] = []
     if in_channels is not None and in_channels != config["in_channels"]:
         config = {**config, "in_channels": in_channels} | (
@@ -139,6 +142,11 @@ def fit_channels(kernel: Tensor, channels: int) -> Tensor:
     return mean.expand(-1, channels, *kernel.shape[2:]).clone()
 
 
+def _turned(value: Tensor) -> Tensor:
+    """Kernels (O, I, *K) with their axes in the opposite order; anything else as it is."""
+    return value.permute(0, 1, *range(value.ndim - 1, 1, -1)).contiguous() if value.ndim > 2 else value
+
+
 def _genesis(state: Mapping[str, Tensor], path: Path) -> _Network:
     """``module.down_tr64.ops.0.conv1.weight`` and so on: our names, below a prefix."""
     tensors = strip_prefix(state, "down_tr64.ops.0.")
@@ -150,7 +158,8 @@ def _genesis(state: Mapping[str, Tensor], path: Path) -> _Network:
         "width": kernel.shape[0],
     }
     places = {"down_": "encoder.", "up_tr": "decoder."}
-    return _Network(config, {places[k[:5]] + k: v for k, v in tensors.items() if k[:5] in places})
+    ours = {places[k[:5]] + k: v for k, v in tensors.items() if k[:5] in places}
+    return _Network(config, ours, is_turned=config["spatial_dims"] == 3)
 
 
 def _resnet(format: str) -> Callable[[Mapping[str, Tensor], Path], _Network]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -242,7 +244,12 @@ class FeatureIndex:
         faiss_file, keys_file = f"vectors-{token}.faiss", f"keys-{token}.npz"
         # by path: FAISS's in-memory buffers break where SimpleITK was imported after it (both bring a
         # SWIG type for std::vector and the later one wins)
-        self._faiss.write_index(self._index, str(folder / faiss_file))
+        try:
+            self._faiss.write_index(self._index, str(folder / faiss_file))
+        except RuntimeError as error:  # FAISS has one kind of error for everything
+            (folder / faiss_file).unlink(missing_ok=True)
+            is_full = os.strerror(errno.ENOSPC) in str(error)
+            raise OSError(errno.ENOSPC if is_full else errno.EIO, str(error), str(folder)) from error
         n = 3 if self._voxels is None else self._voxels.shape[1]
         with atomic_file(folder / keys_file) as file:
             np.savez(

@@ -6,7 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @contextmanager
@@ -29,6 +32,24 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         unfinished.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def save_array(file: BinaryIO, array: NDArray[Any]) -> None:
+    """Write an array as ``.npy``, piece by piece.
+
+    ``np.save`` hands a file to C, whose error on a full disk does not say that it is full.
+    """
+    np.lib.format.write_array(_Pieces(file), np.asanyarray(array), allow_pickle=False)
+
+
+class _Pieces:
+    """A stream that NumPy cannot hand to C."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        return self._file.write(data)
 
 
 def write_atomically(path: Path, text: str) -> None:

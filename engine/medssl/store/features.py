@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medssl.errors import InputError
-from medssl.store.atomic import atomic_file, write_atomically
+from medssl.store.atomic import atomic_file, save_array, write_atomically
 from medssl.volume import Geometry
 
 FORMAT = "medssl-features-1"
@@ -85,7 +85,7 @@ class FeatureStore:
         (folder / "entry.json").unlink(missing_ok=True)
         for name, array in stored.arrays.items():
             with atomic_file(folder / f"{name}.npy") as file:
-                np.save(file, array, allow_pickle=False)
+                save_array(file, array)
         entry = {
             "format": FORMAT,
             "signature": asdict(signature),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
@@ -58,3 +59,18 @@ class Thaw:
         for number, scale in self._scales.items():
             # looked up each time: loading a checkpoint puts other groups in place of the first ones
             self._optimizer.param_groups[number]["lr_scale"] = scale * self.share(step)
+
+
+def thawing(task: nn.Module, optimizer: Optimizer, every: float) -> Thaw | None:
+    """The thaw of a task's encoder; None where it is never frozen.
+
+    Args:
+        task: a `medssl.tasks.encoder_task.EncoderTask`, or the hybrid one around it.
+        optimizer: with the encoder in groups of its own.
+        every: steps in which the rate doubles, at least 1.
+    """
+    inner: Any = getattr(task, "task", task)
+    if not inner.frozen_steps:
+        return None
+    encoder = inner.network.encoder.parameters()
+    return Thaw(optimizer, encoder, begin=inner.frozen_steps, every=max(1.0, every))

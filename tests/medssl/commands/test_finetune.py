@@ -164,6 +164,14 @@ def test_the_command_that_an_interrupted_run_prints_continues_it(tmp_path, tiny_
     assert json.loads(capsys.readouterr().out)["step"] == 4
 
 
+def test_several_processes_are_refused_before_a_folder_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    config = FinetuneConfig(task="segmentation", data=tmp_path, out=tmp_path / "run", init="none")
+    with pytest.raises(InputError, match="one process; leave torchrun out"):
+        drain(finetune.run(config))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_frozen_encoder_thaws_in_a_resumed_run_too(tmp_path, tiny_weights, thaws_alike):
     thaws_alike(settings(cohort(tmp_path, 2), tmp_path / "run", tiny_weights[2]))
 

@@ -325,6 +325,19 @@ def test_norms_of_an_encoder_that_saw_masked_images_are_measured_on_whole_images
             torch.testing.assert_close(value, backbone.encoder.state_dict()[name])
 
 
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_a_crop_that_is_no_multiple_of_the_stride_is_exported(pretrain_config, spatial_dims: int) -> None:
+    config = pretrain_config(
+        spatial_dims,
+        method="models-genesis",
+        encoder="genesis",
+        settings={"shape": [16] * spatial_dims},
+        sampling={"crop": 28},
+        training={"steps": 1, "batch_size": 2, "log_every": 1},
+    )
+    assert drain(pretrain.run(config)).weights == config.out / "exported" / "model.safetensors"
+
+
 def test_what_a_run_leaves_open_is_what_its_method_needs() -> None:
     """Views are not magnified, and where only images of one task repel each other, there are two of each."""
     left_open = SamplingConfig()

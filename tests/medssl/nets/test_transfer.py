@@ -176,7 +176,9 @@ def test_models_genesis_gives_encoder_and_decoder(training, tmp_path):
     assert report.unused == ("module.out_tr.final_conv.weight", "module.out_tr.final_conv.bias")
     assert len(report.matched) == len(state) - 2
     assert not report.missing
-    x = torch.rand(2, 1, 16, 24, 16)
+    module.double()  # a turned kernel adds in another order
+    state = {key: value.double() for key, value in state.items()}
+    x = torch.rand(2, 1, 16, 24, 8, dtype=torch.float64)  # x, y, z as published
     skips = [genesis_block(x, state, "down_tr64", training)]
     for name in ("down_tr128", "down_tr256", "down_tr512"):
         skips.append(genesis_block(F.max_pool3d(skips[-1], 2), state, name, training))
@@ -188,10 +190,12 @@ def test_models_genesis_gives_encoder_and_decoder(training, tmp_path):
     assert not module.training
     module.train(training)  # the published network never leaves training mode
     with torch.no_grad():
-        pyramid = module(x)
-        for ours, theirs in zip(pyramid, skips, strict=True):
-            torch.testing.assert_close(ours, theirs)
-        torch.testing.assert_close(module.decoder(x, pyramid)[0], decoded)
+        ours = x.permute(0, 1, 4, 3, 2)  # z, y, x
+        pyramid = module(ours)
+        for level, theirs in zip(pyramid, skips, strict=True):
+            torch.testing.assert_close(level.permute(0, 1, 4, 3, 2), theirs)
+        restored = module.decoder(ours, pyramid)[0].permute(0, 1, 4, 3, 2)
+        torch.testing.assert_close(restored, decoded)
 
 
 CHANNELS, COUNTS = (4, 6, 6), (1, 2, 1)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -145,6 +147,22 @@ def test_damage_is_one_clear_error(rng: np.random.Generator, tmp_path: Path) -> 
     (tmp_path / "index.json").write_text(json.dumps({"format": "other"}))
     with pytest.raises(InputError, match="format medssl-index-1 is needed"):
         FeatureIndex.load(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_says_so_and_leaves_the_old_index(
+    rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = FeatureIndex(16, SIGNATURE)
+    index.add("a", cells(rng, count=3000))
+    index.save(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr("uuid.uuid4", lambda: UUID(int=0))
+    (tmp_path / f"vectors-{'0' * 12}.faiss").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        index.save(tmp_path)
+    assert caught.value.errno == errno.ENOSPC
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_inverted_lists_report_the_recall_they_reach(rng: np.random.Generator) -> None:

@@ -36,6 +36,7 @@ _VERSION = 3
 """Raised when training or judging changes, so that cells of the old form are made anew."""
 
 _TRAINING = ("task", "steps", "seconds", "batch_size", "crop", "lr", "encoder_rate", "mode")
+_THAW = ("frozen_share", "thaw_share")
 _OF_PROTOCOL = {
     "label-fraction": ("fractions", "test_subjects"),
     "convergence": ("fractions", "look_every", "look_subjects"),
@@ -287,6 +288,7 @@ class Bench:
             "multiple": self._assay.multiple,  # other encoders beside it may have made the patches larger
             "version": _VERSION,
             **{name: getattr(self._config, name) for name in _TRAINING},
+            **{name: getattr(self._config, name) for name in _THAW if self._config.mode == "frozen"},
         }
 
 

@@ -51,8 +51,9 @@ class TableAssay:
         return {id(row) for row in nested_fraction(self._train_rows, fraction, seed)}
 
     def _frozen_steps(self, is_pretrained: bool) -> int:
-        """Half of the steps where the mode asks for it; a new encoder has nothing to keep."""
-        return self._config.steps // 2 if self._config.mode == "frozen" and is_pretrained else 0
+        """A share of the steps where the mode asks for it; a new encoder has nothing to keep."""
+        is_frozen = self._config.mode == "frozen" and is_pretrained
+        return round(self._config.frozen_share * self._config.steps) if is_frozen else 0
 
     def _same_dims(self, scans: Iterable[tuple[Row, int]], dims: int | None) -> int:
         """Dimensions of all scans, and of the encoders where ``dims`` is given.

@@ -25,6 +25,7 @@ from medssl.store.atomic import atomic_file, write_atomically
 from medssl.training.calibration import calibrate_task
 from medssl.training.loop import fit
 from medssl.training.optim import build_optimizer
+from medssl.training.thaw import thawing
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -144,7 +145,13 @@ def train_steps(
         log_every=min(25, settings.steps),
     )
     rate = settings.encoder_rate if is_pretrained else 1.0
-    optimizer = build_optimizer(task, loop, lambda name: rate if ".encoder." in name else 1.0)
+    optimizer = build_optimizer(
+        task,
+        loop,
+        lambda name: rate if ".encoder." in name else 1.0,
+        apart=lambda name: ".encoder." in name,
+    )
+    thaw = thawing(task, optimizer, settings.thaw_share * settings.steps)
 
     def measure() -> None:
         was_training = task.training
@@ -152,7 +159,13 @@ def train_steps(
         task.train(was_training)
 
     watch = _Watch(assay, task, settings, measure if is_watched else None)
-    steps = fit(task, loader, loop, fabric=fabric, seed=seed, optimizer=optimizer, after_step=watch)
+
+    def after_step(step: int) -> bool:
+        if thaw is not None:
+            thaw(step)
+        return watch(step)
+
+    steps = fit(task, loader, loop, fabric=fabric, seed=seed, optimizer=optimizer, after_step=after_step)
     watch.begin()
     fitted = yield from _renamed(steps)
     if fitted.stopped == "signal":

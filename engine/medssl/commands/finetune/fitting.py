@@ -150,12 +150,11 @@ def _optimizer(start: Start, task: Any) -> Optimizer:
 
 def _thaw(start: Start, task: Any, optimizer: Optimizer) -> Thaw | None:
     """What lets a frozen encoder learn again; None where it is never frozen, or always."""
-    from medssl.training.thaw import Thaw
+    from medssl.training.thaw import thawing
 
-    if not start.frozen_steps or start.config.mode == "probe":
+    if start.config.mode == "probe":
         return None
-    every = max(1.0, start.config.thaw_share * start.config.loop().steps)
-    return Thaw(optimizer, task.network.encoder.parameters(), begin=start.frozen_steps, every=every)
+    return thawing(task, optimizer, start.config.thaw_share * start.config.loop().steps)
 
 
 def _own(name: str) -> str:

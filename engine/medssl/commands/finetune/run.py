@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -16,6 +17,7 @@ from medssl.commands.finetune.start import Outcome, Start
 from medssl.commands.workspace import Workspace
 from medssl.config.finetune import FinetuneConfig
 from medssl.data.table import read_data
+from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.atomic import write_atomically
 from medssl.store.project import Project
@@ -35,7 +37,12 @@ def run(config: FinetuneConfig, workspace: Workspace | None = None) -> Steps[Fin
     Args:
         config: task, table, weights, mode; with ``resume`` the run goes on from its last checkpoint.
         workspace: keeps weights and features warm.
+
+    Raises:
+        InputError: settings, table or weights that cannot be used; several processes.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("medssl finetune trains in one process; leave torchrun out (it is for pretrain)")
     begin = time.perf_counter()
     yield Progress(0, None, "starting", message=f"reading {config.data}")
     project = None if config.project is None else Project.open(config.project)

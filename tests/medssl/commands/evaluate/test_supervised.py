@@ -18,6 +18,7 @@ from medssl.evaluation.cells import Cell
 from medssl.jobs.progress import Progress, drain
 from medssl.nets.encoders import ResidualEncoder
 from medssl.store.weights import read_metadata, write_weights
+from medssl.training.thaw import Thaw
 
 BUDGET = {"steps": 3, "batch_size": 2, "crop": 16, "look_every": 2, "strengths": 2, "fractions": (0.25, 1.0)}
 
@@ -167,6 +168,36 @@ def test_patches_fit_the_coarsest_stride_of_all_encoders(
     (first, _), (second,) = beside.results.cells, alone.results.cells
     assert first.kind == second.kind == tiny_weights[2].stem
     assert first.metrics != second.metrics, "trained anew on patches of 16, not taken from those of 32"
+
+
+def test_a_frozen_encoder_thaws_by_the_published_schedule(
+    tables: dict[int, Path], tiny_weights: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    thaw = Thaw.__call__
+
+    def watched(self: Thaw, step: int) -> None:
+        thaw(self, step)
+        (own,) = {group["lr_scale"] for group in self._optimizer.param_groups} - {1.0} or {1.0}
+        rates.append(own)
+
+    monkeypatch.setattr(Thaw, "__call__", watched)
+    settings = config(
+        tables[2],
+        tmp_path,
+        "label-fraction",
+        tiny_weights[2],
+        "none",
+        mode="frozen",
+        steps=8,
+        fractions=(1.0,),
+    ).model_copy(update={"thaw_share": 1 / 8})
+    drain(run(settings))
+    assert rates == pytest.approx([0.1] * 5 + [0.2, 0.4, 0.8, 1.0]), "and none from scratch"
+    drain(run(settings))
+    assert len(rates) == 9, "the cell is on disk"
+    drain(run(settings.model_copy(update={"frozen_share": 0.25})))
+    assert len(rates) == 18, "another share is another cell"
 
 
 def test_stopped_run_goes_on_with_the_cell_it_was_in(
