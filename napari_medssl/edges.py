@@ -48,7 +48,9 @@ class EdgeLetters:
         self._viewer = viewer
         self._session = session
         self._overlays = {
-            edge: TextOverlay(position=edge, font_size=_SIZE, color="#ffd23f") for edge in EDGES
+            # on black: napari's own box has the colour of the canvas, white in its light theme
+            edge: TextOverlay(position=edge, font_size=_SIZE, color="#ffd23f", box=True, box_color="black")
+            for edge in EDGES
         }
         for edge, overlay in self._overlays.items():
             viewer.canvas.overlays[_name(edge)] = overlay

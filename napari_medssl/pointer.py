@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.notifications import show_info
 
 from napari_medssl.session import Pick, Session
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
 
+IN_SLICES = "Pick in the 2D view: a click into a volume has no depth."
 _LARGEST_DRAG = 3.0  # canvas pixels; a longer one is a pan, not a click
 
 
@@ -53,4 +55,7 @@ class Pointer:
             yield
         is_click = np.abs(np.asarray(event.pos) - pressed).max() <= _LARGEST_DRAG
         if is_click and event.button == 1 and self._session.picking != Pick.NONE:
-            self.pick(event.position)
+            if self._viewer.dims.ndisplay == 3 and len(event.position) > 2:
+                show_info(IN_SLICES)
+            else:
+                self.pick(event.position)

@@ -66,6 +66,7 @@ class Scene:
             (events.tool, self._show_tool),
             (events.brush, self._show_brush),
             (session.edited, self._show_edit),
+            (session.leaving, self._leave),
         ]
         for signal, slot in self._links:
             signal.connect(slot)
@@ -87,6 +88,12 @@ class Scene:
         return self._image() if role == IMAGE else self._shelf.find(role)
 
     # -- session -> layers ------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        """Take what belongs to the scan off at once: napari collects garbage after each removal."""
+        self._drop_recorder()
+        with self.viewer.layers.batched_update():
+            self._shelf.clear(keep=IMAGE)
 
     def _show_volume(self, volume: Volume | None) -> None:
         self._drop_recorder()
@@ -248,6 +255,9 @@ class Scene:
     def _show_picking(self, picking: str) -> None:
         if picking:
             self.session.tool = "pan_zoom"  # a layer in paint mode would paint
+            if self._image() is None and self.session.volume is not None:  # the user removed it
+                self._shelf.put(IMAGE, layers.image_layer(self.session.volume, colormap="gray"))
+                self._show_window(self.session.window)
             if (image := self._image()) is not None:
                 self.viewer.layers.selection.active = image
         self.viewer.cursor.style = "crosshair" if picking else "standard"
@@ -265,8 +275,11 @@ class Scene:
         self.session.brush = round(event.source.brush_size)
 
     def _on_label(self, event: Any) -> None:
-        if event.source.selected_label in {entry.id for entry in self.session.classes}:
-            self.session.active_class = int(event.source.selected_label)
+        chosen = int(event.source.selected_label)
+        if chosen in {entry.id for entry in self.session.classes}:
+            self.session.active_class = chosen
+        elif chosen:  # 0 erases; what is in no list has no name and no colour
+            event.source.selected_label = self.session.active_class
 
     def _on_removed(self, event: Any) -> None:
         if layers.role_of(event.value) == SCRIBBLES and self.find(SCRIBBLES) is None:

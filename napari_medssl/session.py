@@ -76,6 +76,7 @@ class Session:
     - ``stroke(edit)``: the user painted; the scribbles hold the change already
     - ``edited(edit)``: a change that is on disk already has to be shown in the scribbles
     - ``accepted(voxels, class)``: places that shall become labels
+    - ``leaving()``: another scan comes, what belongs to this one goes
     - ``undo()``, ``redo()``: asked for with the scribbles layer selected
     """
 
@@ -84,6 +85,7 @@ class Session:
     stroke: ClassVar[Signal] = Signal(Edit)
     edited: ClassVar[Signal] = Signal(Edit)
     accepted: ClassVar[Signal] = Signal(list, int)
+    leaving: ClassVar[Signal] = Signal()
     undo: ClassVar[Signal] = Signal()
     redo: ClassVar[Signal] = Signal()
 

@@ -189,11 +189,12 @@ class Workers(QObject):
         bar = self._bars.get(token)
         if bar is None:
             return
+        self.progressed.emit(_words(title, value), value.step, value.total)
+        # last: napari's bar handles waiting events, the end of this very job among them
         if value.total and bar.total != value.total:
             bar.total = value.total
         if value.total:
             bar.update(value.step - bar.n)
-        self.progressed.emit(_words(title, value), value.step, value.total)
 
     def _end(self, token: object, text: str) -> None:
         self._close_bar(token)

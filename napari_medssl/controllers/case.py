@@ -117,6 +117,7 @@ class CaseController(PanelController["CaseWidget"]):
     def show(self, volume: Volume, source: Source) -> None:
         """Make a volume the one that all panels work on; what belongs to the last one goes."""
         session = self._session
+        session.leaving.emit()
         session.prototypes = session.proposal = session.segmentation = session.scribbles = None
         session.detections = None
         session.source = source

@@ -152,11 +152,12 @@ class LabellingController(PanelController["LabellingWidget"]):
         if scribbles is None or store is None or volume is None:
             return
         if len(self._tally.labelled) < 2:
+            self._session.proposal = None  # the labels that it came from are gone
             self._show_status()
             return
 
         def done(proposal: Volume) -> None:
-            if self._session.volume is volume:
+            if self._session.volume is volume and len(self._tally.labelled) > 1:
                 self._session.proposal = proposal
 
         def keep(proposal: Volume) -> None:
@@ -211,7 +212,7 @@ class LabellingController(PanelController["LabellingWidget"]):
         if self._session.active_class not in {entry.id for entry in entered.classes}:
             self._session.active_class = entered.classes[0].id
         self._session.scribbles = volume.with_array(entered.scribbles)
-        if entered.proposal is not None:
+        if entered.proposal is not None and len(self._tally.labelled) > 1:
             self._session.proposal = volume.with_array(entered.proposal)
         self._widget.setReady(True)
         self._widget.setSaved(f"Each stroke is saved to {entered.store.folder}")

@@ -135,13 +135,15 @@ class TrainingController(PanelController["TrainingWidget"]):
         self._curves = {}
         self._widget.setRunFolder(str(process.run))
         self._widget.setRunning(True)
-        self._widget.setStatus("")
+        self._widget.setStatus("Starting; the first step takes a while.")
         self._widget.setProgress(0, None, "Starting")
         self._end_looking = self._every(SECONDS_BETWEEN_LOOKS, self.look)
         self.look()
 
     def _take(self, event: Progress) -> None:
         for name, value in event.metrics.items():
+            if name != "loss" and not name.startswith("held_out_"):
+                continue  # what tells a user whether it learns, in few lines
             self._curves.setdefault(name, []).append((float(event.step), float(value)))
         self._widget.setProgress(event.step, event.total, event.phase)
         if event.message:

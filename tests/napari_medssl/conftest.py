@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -155,3 +156,21 @@ def runner() -> Runner:
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     return Session(project=tmp_path / "project")
+
+
+@pytest.fixture
+def press():
+    """A press and a release of the mouse at a position of the world, ``drag`` pixels apart."""
+
+    def press(viewer: Any, position: tuple[float, ...], drag: float = 0.0) -> None:
+        for callback in viewer.mouse_drag_callbacks:
+            event = SimpleNamespace(type="mouse_press", pos=(100.0, 100.0), position=position)
+            event.button, event.modifiers = 1, ()
+            steps = callback(viewer, event)
+            next(steps, None)
+            event.type, event.pos = "mouse_move", (100.0 + drag, 100.0)
+            next(steps, None)
+            event.type = "mouse_release"
+            next(steps, None)
+
+    return press

@@ -196,7 +196,7 @@ def test_a_mask_leaves_as_an_image_a_table_and_a_dicom_seg(
     assert (row["name"], row["voxels"], float(row["ml"])) == ("ball", "60", 0.06)
 
     for source in (Source(path=scans[0]), Source(layer="a layer")):
-        with pytest.raises(InputError, match="needs the DICOM series"):
+        with pytest.raises(InputError, match="no DICOM series"):
             drain(engine.export(mask, tmp_path / "mask.dcm", names, source))
     called: list[tuple[object, ...]] = []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -141,7 +140,7 @@ def test_a_scan_that_was_opened_elsewhere_gets_a_layer_of_our_own(scene: Scene, 
     assert list(theirs.contrast_limits) == [100, 200]
 
 
-def test_a_renamed_layer_is_still_the_shown_one(scene: Scene, volume: Volume) -> None:
+def test_a_renamed_layer_is_still_the_shown_one(scene: Scene, press: Any, volume: Volume) -> None:
     session, picked = scene.session, []
     session.picked.connect(lambda voxel, picking: picked.append(voxel))
     theirs = scene.viewer.add_image(volume.array[0], scale=(3, 1, 1), name="theirs")
@@ -149,7 +148,7 @@ def test_a_renamed_layer_is_still_the_shown_one(scene: Scene, volume: Volume) ->
     session.volume = layers.volume_of(theirs)
     theirs.name = "renamed"
     session.picking = Pick.QUERY
-    press(scene, (4 * 3, 11, 30))
+    press(scene.viewer, (4 * 3, 11, 30))
     assert picked == [(4, 11, 30)]
     session.volume = replace(session.volume, modality="CT")  # the same voxels: the same layer
     assert scene.find("image") is theirs
@@ -295,31 +294,15 @@ def test_tool_brush_and_class_go_both_ways(scene: Scene, volume: Volume) -> None
     assert (session.tool, session.brush, session.active_class) == ("erase", 4, 1)
 
 
-def press(scene: Scene, position: tuple[float, ...], drag: float = 0.0) -> None:
-    for callback in scene.viewer.mouse_drag_callbacks:
-        event = SimpleNamespace(type="mouse_press", pos=(100.0, 100.0), position=position)
-        event.button, event.modifiers = 1, ()
-        steps = callback(scene.viewer, event)
-        next(steps, None)
-        event.type, event.pos = "mouse_move", (100.0 + drag, 100.0)
-        next(steps, None)
-        event.type = "mouse_release"
-        next(steps, None)
-
-
-def test_a_click_is_a_voxel_while_picking(scene: Scene, volume: Volume) -> None:
-    session, picked = scene.session, []
-    session.picked.connect(lambda voxel, picking: picked.append((voxel, picking)))
-    session.volume = volume
-    world = tuple(volume.geometry.to_world((4, 11, 30)))
-    press(scene, world)
-    assert picked == []
-    session.picking = Pick.QUERY
-    press(scene, world, drag=20)
-    assert picked == []
-    press(scene, world)
-    press(scene, tuple(volume.geometry.to_world((4, 400, 30))))  # outside the scan
-    assert picked == [((4, 11, 30), Pick.QUERY)]
+def test_a_class_that_is_in_no_list_is_not_taken(scene: Scene, volume: Volume) -> None:
+    session = scene.session
+    session.classes, session.volume, session.scribbles = CLASSES, volume, mask_of(volume)
+    session.active_class = 2
+    layer = scene.find("scribbles")
+    layer.selected_label = 7
+    assert (layer.selected_label, session.active_class) == (2, 2)
+    layer.selected_label = 0  # rubs out
+    assert (layer.selected_label, session.active_class) == (0, 2)
 
 
 def test_focus_moves_the_slider_to_the_slice(scene: Scene, volume: Volume) -> None:
@@ -336,6 +319,17 @@ def test_hits_of_this_scan_and_the_query_are_points(scene: Scene, volume: Volume
     session.hits = (Hit("case-1", (2, 2, 2), (0, 0, 0), 0.9), Hit("case-2", (9, 9, 9), (0, 0, 0), 0.8, "/x"))
     layer = scene.find("hits")
     np.testing.assert_array_equal(layer.data, [[2, 2, 2], [1, 2, 3]])
+    more = Hit("case-1", (4, 4, 4), (0, 0, 0), 0.7)
+    session.hits = (*session.hits, more, replace(more, voxel=(5, 5, 5), score=0.6))
+    assert scene.find("hits") is layer, "to make it anew takes napari a third of a second"
+    np.testing.assert_array_equal(layer.data, [[2, 2, 2], [4, 4, 4], [5, 5, 5], [1, 2, 3]])
+    assert [str(symbol) for symbol in layer.symbol] == ["disc"] * 3 + ["cross"]
+    assert list(layer.features["score"]) == [0.9, 0.7, 0.6, 1.0]
+    np.testing.assert_array_equal(layer.border_color[0], layer.border_color[2])
+    assert (layer.border_color[0] != layer.border_color[3]).any()
+    assert len(set(layer.size)) == 1
+    session.hits = (more,)
+    np.testing.assert_array_equal(layer.data, [[4, 4, 4], [1, 2, 3]])
     session.query, session.hits = None, ()
     assert scene.find("hits") is None
 

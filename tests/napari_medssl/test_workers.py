@@ -138,3 +138,17 @@ def test_every_calls_until_stopped(workers: Any, qtbot: Any) -> None:
     seen = len(calls)
     qtbot.wait(50)
     assert len(calls) == seen
+
+
+def test_the_end_has_the_last_word(workers: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """napari's bar handles waiting events while it moves: the end of a job among them."""
+    said: list[str] = []
+    workers.progressed.connect(lambda text, step, total: said.append("busy"))
+    workers.idle.connect(lambda text: said.append("idle"))
+    workers.run(count(0), "Work", lambda _: None)
+    (token,) = workers._bars
+    bar = workers._bars[token]
+    monkeypatch.setattr(type(bar), "update", lambda *_: workers._end(token, "Work: done."))
+    workers._show_progress(token, "Work", Progress(1, 3, "counting"))
+    assert said[-1] == "idle"
+    qtbot.waitUntil(lambda: not workers.is_busy, timeout=20_000)

@@ -115,8 +115,8 @@ def _check_ending(path: Path, source: Path | None) -> None:
     ending = path.suffix.lower()
     if ending == ".dcm" and (source is None or (source.is_file() and image_suffix(source))):
         raise InputError(
-            f"{path}: a DICOM SEG belongs to a patient and a study: it needs the DICOM series that the mask "
-            "was drawn on (--source)"
+            f"{path}: a DICOM SEG belongs to a patient and a study, and no DICOM series that the mask was "
+            "drawn on is given (--source of medssl export); save it as .nii.gz, .nrrd or .mha"
         )
     if ending not in _OF_MASKS and image_suffix(path) not in (*VOLUMES, *WRITABLE_PICTURES):
         known = ", ".join((*VOLUMES, *WRITABLE_PICTURES, *_OF_MASKS))

@@ -137,6 +137,13 @@ def _encoder_of(
     index: FeatureIndex, workspace: Workspace, name: str | None, spatial_dims: int
 ) -> LoadedEncoder:
     encoder = workspace.encoder(name or index.information.get("encoder", "default"), spatial_dims)
+    held = len(index.signature["settings"]["stride"])
+    if spatial_dims != held:
+        kinds = {2: "pictures", 3: "volumes"}
+        raise InputError(
+            f"the index holds {kinds[held]}, this scan is one of {kinds[spatial_dims]}; search in an index "
+            "of those"
+        )
     if index_signature(encoder) != index.signature:
         raise SignatureMismatchError(
             f"the weights {encoder.name!r} are not those the index was made with; name those, or embed again"

@@ -156,12 +156,16 @@ class Workspace:
         if kept is None:
             kept = yield from describe_steps(volume, encoder)
             signature = self.signature(volume, encoder)
+            self._keep(("features", signature.digest), kept, kept.features.array.nbytes)
             if self._store is not None:
                 arrays = {"features": kept.features.array}
                 if kept.prototypes is not None:
                     arrays["prototypes"] = kept.prototypes.array
-                self._store.save(signature, StoredFeatures(arrays, kept.features.geometry))
-            self._keep(("features", signature.digest), kept, kept.features.array.nbytes)
+                try:
+                    self._store.save(signature, StoredFeatures(arrays, kept.features.geometry))
+                except OSError as error:  # they only save time: whoever asked for them has them
+                    said = f"features are not kept: {error.strerror or error}"
+                    yield Progress(1, 1, "embedding", message=said)
         return kept
 
     def warm_features(self, volume: Volume, encoder: LoadedEncoder) -> Embedding | None:

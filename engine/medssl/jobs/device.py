@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
 
 logger = logging.getLogger(__name__)
@@ -196,7 +197,8 @@ def _drive(job: Job) -> None:
             job.finish(JobState.DONE)
             return
     except Exception as error:  # the thread outlives any command; the error is logged and shown
-        logger.exception("%s failed", job.topic or "job")
+        if not isinstance(error, InputError):  # that one says everything in words
+            logger.exception("%s failed", job.topic or "job")
         job.error = error
         job.events.failed(error)
         job.finish(JobState.FAILED)

@@ -363,7 +363,9 @@ def _read_json(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{folder}: no index in this folder; make one with medssl embed") from error
+        raise InputError(
+            f"{folder}: no index in this folder; build one (Build index in the viewer, or medssl embed)"
+        ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: damaged index ({error}); embed the data again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

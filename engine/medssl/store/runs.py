@@ -27,6 +27,7 @@ from medssl.errors import InputError
 from medssl.jobs.progress import Progress
 from medssl.store.atomic import write_atomically
 
+_STOP = "stop"
 PACKAGES = ("napari-medssl", "torch", "monai", "lightning-fabric", "numpy")
 
 
@@ -61,7 +62,7 @@ class Run:
         run = cls(folder)
         run._is_made_here, run._is_folder_made_here = True, not folder.exists()
         if not run._is_folder_made_here and (not folder.is_dir() or run._content()):
-            raise InputError(f"{folder}: is not a run folder and not empty; choose another --out")
+            raise InputError(f"{folder}: is not a run folder and not empty; choose another folder")
         try:
             (folder / "checkpoints").mkdir(parents=True)
             config.to_yaml(folder / "config.yaml")
@@ -111,10 +112,14 @@ class Run:
                 self.folder.rmdir()
 
     def _content(self) -> list[Path]:
-        """What lies in the folder, but for the files of the process that a viewer started."""
+        """What lies in the folder, but for the files of the process that a viewer started, or stops."""
         if not self.folder.is_dir():
             return []
-        return [path for path in self.folder.iterdir() if not path.name.startswith("process.")]
+        return [
+            path
+            for path in self.folder.iterdir()
+            if not path.name.startswith("process.") and path.name != _STOP
+        ]
 
     def note_environment(self, **facts: Any) -> None:
         """Write environment.json: versions, git hash and ``facts``."""
@@ -145,11 +150,11 @@ class Run:
     @property
     def stop_requested(self) -> bool:
         """Whether someone asked the run to end after the current step."""
-        return (self.folder / "stop").exists()
+        return (self.folder / _STOP).exists()
 
     def clear_stop(self) -> None:
         """Forget an old request, before going on."""
-        (self.folder / "stop").unlink(missing_ok=True)
+        (self.folder / _STOP).unlink(missing_ok=True)
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""

@@ -70,7 +70,7 @@ def test_bad_input_is_one_line_and_writes_nothing(mask, tmp_path: Path) -> None:
     refused("end the name with one of", ExportConfig(input=source, out=(good, tmp_path / "mask.docx")))
     for place in (None, source):  # none, and one that is no DICOM
         seg = ExportConfig(input=source, out=(good, tmp_path / "mask.dcm"), source=place)
-        refused("needs the DICOM series that the mask was drawn on", seg)
+        refused("no DICOM series that the mask was drawn on", seg)
     scan = tmp_path / "scan.mha"
     write_volume(read_volume(source).with_array(np.full((6, 8, 10), 0.5, np.float32)), scan)
     refused("holds fractions", ExportConfig(input=scan, out=(good, tmp_path / "mask.csv")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -22,7 +23,7 @@ from medssl.config.weights import WeightsConfig
 from medssl.errors import InputError
 from medssl.io import read_volume, write_volume
 from medssl.jobs.progress import drain
-from medssl.store.features import SignatureMismatchError
+from medssl.store.features import FeatureStore, SignatureMismatchError
 from medssl.store.project import Project
 from medssl.volume import Geometry, Volume
 
@@ -278,6 +279,22 @@ def test_the_workspace_computes_once(
     assert drain(workspace.volume_index_steps(volume, encoder)) is index
 
 
+def test_features_that_cannot_be_kept_are_used_all_the_same(
+    folder: Path, tiny_weights: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FeatureStore, "save", full)
+    workspace = Workspace("cpu", project=Project.create(folder / "project"))
+    volume = workspace.volume(folder / "scans" / "case0.nii.gz")
+    encoder = workspace.encoder(str(tiny_weights[3]))
+    said: list[str] = []
+    found = drain(workspace.features_steps(volume, encoder), lambda p: said.append(p.message))
+    assert "features are not kept: No space left on device" in said
+    assert workspace.warm_features(volume, encoder) is found
+
+
 def test_the_workspace_stays_within_its_bound(folder: Path, tiny_weights: dict[int, Path]) -> None:
     workspace = Workspace("cpu", memory_bytes=500_000)
     volumes = [workspace.volume(folder / "scans" / f"case{n}.nii.gz") for n in range(3)]
@@ -321,6 +338,11 @@ def test_an_image_goes_the_same_road(tmp_path: Path, tiny_weights: dict[int, Pat
     assert written.geometry.matches(read_volume(path).geometry)
     assert (written.array[0, 24:76, 20:56] == 1).mean() > 0.9
     assert (written.array[0, 4:96, 66:126] == 2).mean() > 0.9
+    volume = Volume(np.zeros((1, 16, 16, 16), np.float32), Geometry.from_arrays((16,) * 3, (1.0,) * 3), "MR")
+    write_volume(volume, tmp_path / "volume.nii.gz")
+    asked = SearchConfig(index=tmp_path / "index", input=tmp_path / "volume.nii.gz", at="8,8,8")
+    with pytest.raises(InputError, match="the index holds pictures, this scan is one of volumes"):
+        drain(search.run(asked, workspace))
     clusters = PrototypesConfig(encoder=encoder, input=path, out=tmp_path / "map.png", k=4, source="k-means")
     assert drain(prototypes.run(clusters, workspace)).to_json()["k"] == 4
 

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from medssl.errors import InputError
 from medssl.jobs.device import DeviceThread, Job, JobEvents, JobState
 from medssl.jobs.progress import Progress, Steps
 
@@ -142,6 +143,20 @@ def test_an_error_is_reported_and_the_thread_lives_on(device: DeviceThread) -> N
     assert job.state is JobState.FAILED
     assert isinstance(job.error, ValueError)
     assert device.submit(count(1)).wait(WAIT)
+
+
+@pytest.mark.parametrize(
+    ("error", "lines"), [(InputError("x.nii: empty; copy it again"), 0), (KeyError("x"), 1)]
+)
+def test_only_defects_leave_a_traceback_in_the_log(
+    device: DeviceThread, caplog: pytest.LogCaptureFixture, error: Exception, lines: int
+) -> None:
+    def broken() -> Steps[int]:
+        yield Progress(0, 1, "")
+        raise error
+
+    assert device.submit(broken()).wait(WAIT)
+    assert sum(record.exc_info is not None for record in caplog.records) == lines
 
 
 def test_cancel_by_topic_and_close(device: DeviceThread) -> None:

@@ -54,7 +54,8 @@ def test_process_files_of_the_viewer_may_be_there_first(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "process.json").write_text("{}")
     (tmp_path / "run" / "process.log").write_text("")
-    assert Run.create(tmp_path / "run", TrainingConfig()).folder.is_dir()
+    (tmp_path / "run" / "stop").touch()  # Stop was pressed before the run had begun
+    assert Run.create(tmp_path / "run", TrainingConfig()).stop_requested
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:

@@ -91,6 +91,20 @@ def test_the_proposal_follows_once_two_classes_are_painted(
     assert "background 8, target 8" in widget.setStatus.call_args.args[0]
 
 
+def test_a_proposal_goes_with_the_labels_it_came_from(make: Any, session: Session, volume: Volume) -> None:
+    make()
+    session.volume = volume
+    stroke(session, (1, 2, 3), 1)
+    stroke(session, (4, 5, 6), 2)
+    assert session.proposal is not None
+    session.undo.emit()
+    assert session.proposal is None
+    session.volume = None
+    session.volume = volume
+    assert session.scribbles is not None
+    assert session.proposal is None, "nor does it come back with the scan"
+
+
 def test_without_automatic_update_only_the_button_fits(
     make: Any, session: Session, engine: Any, volume: Volume
 ) -> None:

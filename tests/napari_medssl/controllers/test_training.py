@@ -72,9 +72,10 @@ def test_start_follow_finish(made: tuple, session: Session, engine: Any, volume:
     process = started[0]
     widget.setRunning.assert_called_with(True)
     say(process.run, step=1, metrics={"loss": 2.0})
-    say(process.run, step=2, metrics={"loss": 1.0, "dice": 0.5}, message="half way")
+    say(process.run, step=2, metrics={"loss": 1.0, "lr": 0.1, "held_out_dice": 0.5}, message="half way")
     controller.look()
-    assert widget.setCurves.call_args.args[0] == {"loss": [(1.0, 2.0), (2.0, 1.0)], "dice": [(2.0, 0.5)]}
+    curves = {"loss": [(1.0, 2.0), (2.0, 1.0)], "held_out_dice": [(2.0, 0.5)]}
+    assert widget.setCurves.call_args.args[0] == curves, "the learning rate is nothing to look at"
     widget.setProgress.assert_called_with(2, 20, "training")
     widget.setStatus.assert_called_with("half way")
     (process.run / "exported").mkdir()
