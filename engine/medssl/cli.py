@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"{words[0]}: no such command; choose from {', '.join(COMMANDS)}")
         return _run(words[0], words[1:])
     except KeyboardInterrupt:
-        _say(f"interrupted; run medssl {' '.join(words)} again to go on or start over")
+        _say(f"interrupted; {_way_on(words)}")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away (head): nothing left to say to it
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  lives until exit
@@ -148,6 +150,14 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return "out of memory; use smaller crops, batches or tiles, or a machine with more memory"
     return None
+
+
+def _way_on(words: Sequence[str]) -> str:
+    """What to type after an interruption: a training that has its folder already goes on from there."""
+    out = words[words.index("--out") + 1] if "--out" in words[:-1] else None
+    if words[0] in ("pretrain", "finetune") and out is not None and (Path(out) / "config.yaml").is_file():
+        return f"continue with: medssl {words[0]} --resume {shlex.quote(out)}"
+    return f"run medssl {shlex.join(words)} again to go on or start over"
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -188,3 +188,22 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]"
     assert all(name in done.stdout for name in cli.COMMANDS)
     assert time.perf_counter() - begun < 5  # the 1 s target is a benchmark; this machine may be busy
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_after_an_interruption_the_way_on_can_be_typed(tmp_path, monkeypatch, capsys, is_begun) -> None:
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupt)
+    out = tmp_path / "my run"
+    if is_begun:
+        out.mkdir()
+        (out / "config.yaml").touch()
+    assert cli.main(["finetune", "segmentation", "--out", str(out), "--steps", "9"]) == cli.INTERRUPTED
+    way = (
+        f"continue with: medssl finetune --resume '{out}'"
+        if is_begun
+        else (f"run medssl finetune segmentation --out '{out}' --steps 9 again to go on or start over")
+    )
+    assert capsys.readouterr().err == f"interrupted; {way}\n"

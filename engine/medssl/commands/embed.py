@@ -93,12 +93,12 @@ def _embed(config: EmbedConfig, workspace: Workspace | None) -> Steps[EmbedResul
     saved = time.monotonic()
     try:
         for number, row in enumerate(rows):
-            fingerprint = _fingerprint(row)
-            if any(info.get("file") == fingerprint for info in index.volumes.values()):
-                continue
             prefix = f"{number + 1} of {len(rows)}, " if len(rows) > 1 else ""
-            yield Progress(number, len(rows), f"{prefix}reading")
             try:
+                fingerprint = _fingerprint(row)
+                if any(info.get("file") == fingerprint for info in index.volumes.values()):
+                    continue
+                yield Progress(number, len(rows), f"{prefix}reading")
                 volume = read_scan(row)
                 if volume.spatial_dims != encoder.spatial_dims and len(rows) > 1:
                     raise InputError(
@@ -172,10 +172,21 @@ def _features(
 
 
 def _fingerprint(row: Row) -> str:
-    """Tells a changed file or folder from an unchanged one without reading it."""
-    if not row.image.is_dir():
-        status = row.image.stat()
-        return f"{row.image.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-    files = [file.stat() for file in sorted(row.image.iterdir()) if file.is_file()]
+    """Tells a changed file or folder from an unchanged one without reading it.
+
+    Raises:
+        InputError: there is no such file, for example behind a link.
+    """
+    try:
+        return _state(row.image)
+    except OSError as error:
+        raise InputError(f"{row.image}: {error.strerror or error}; check the path or the link") from error
+
+
+def _state(image: Path) -> str:
+    if not image.is_dir():
+        status = image.stat()
+        return f"{image.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+    files = [file.stat() for file in sorted(image.iterdir()) if file.is_file()]
     newest = max((status.st_mtime_ns for status in files), default=0)
-    return f"{row.image.resolve()}|{sum(status.st_size for status in files)}|{newest}"
+    return f"{image.resolve()}|{sum(status.st_size for status in files)}|{newest}"

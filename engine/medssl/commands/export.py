@@ -13,6 +13,7 @@ from medssl.errors import InputError
 from medssl.io import read_volume, write_volume
 from medssl.io.class_table import ClassRow, measure_classes, write_class_table
 from medssl.io.formats import VOLUMES, WRITABLE_PICTURES, image_suffix
+from medssl.io.outputs import check_dimensions, check_place
 from medssl.jobs.progress import Progress, Steps
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ def run(config: ExportConfig, workspace: Workspace | None = None) -> Steps[Expor
     """
     for path in config.out:
         _check_ending(path, config.source)
+        read = [given for given in (config.input, config.source) if given is not None]
+        # a new file may lie beside the slices it belongs to
+        check_place(path, *(given for given in read if path.exists() or not given.is_dir()))
     yield Progress(0, len(config.out), "exporting", message=f"reading {config.input}")
     volume = read_volume(config.input, config.series, config.frame)
     if any(path.suffix.lower() in _OF_MASKS for path in config.out):
@@ -96,6 +100,7 @@ def export_steps(
     """
     for path in out:
         _check_ending(path, source)
+        check_dimensions(path, volume)
     is_mask = any(path.suffix.lower() in _OF_MASKS for path in out)
     classes = measure_classes(volume, names) if is_mask else ()
     for number, path in enumerate(out, start=1):

@@ -19,7 +19,7 @@ from medssl.config.sampling import LEAST_CROP, view_size, wanted_sampling
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.runs import Run
-from medssl.store.weights import resolve
+from medssl.store.weights import resolve, suited
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -80,6 +80,8 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
 
     entry, settings = _method(config)
     config = config.model_copy(update={"sampling": wanted_sampling(config.sampling, settings, config.dims)})
+    if config.init is not None:
+        config = config.model_copy(update={"init": suited(config.init, config.dims)})
     if config.init is not None and config.resume is None:
         resolve(config.init)  # refused before scans are prepared
     loop = config.loop()

@@ -14,7 +14,7 @@ from medssl.commands.workspace import Workspace
 from medssl.config.probe import ProbeConfig
 from medssl.errors import InputError
 from medssl.io import write_volume
-from medssl.io.outputs import check_output
+from medssl.io.outputs import check_dimensions, check_output
 from medssl.jobs.progress import Progress, Steps
 from medssl.probing.linear import LinearProbe, Prediction
 from medssl.probing.samples import Scan
@@ -67,11 +67,14 @@ def run(config: ProbeConfig, workspace: Workspace | None = None) -> Steps[ProbeR
         config: weights, scan, labels, file to write.
         workspace: keeps scan, weights and features.
     """
-    for path in (config.out, config.uncertainty):
-        if path is not None:
-            check_output(path, config.input, config.labels)
+    check_output(config.out, config.input, config.labels)
+    if config.uncertainty is not None:
+        check_output(config.uncertainty, config.input, config.labels, config.out, option="--uncertainty")
     workspace = workspace or Workspace(config.device)
     volume = yield from workspace.scan_steps(config.input, config.series, config.frame)
+    check_dimensions(config.out, volume)
+    if config.uncertainty is not None:
+        check_dimensions(config.uncertainty, volume, "--uncertainty")
     labels = read_labels(config.labels, volume, config.input)
     outcome = yield from probe_steps(
         [(volume, labels)],
@@ -140,7 +143,8 @@ def read_labels(path: Path, volume: Volume, source: Path) -> NDArray[np.uint8]:
             f"{path}: holds values that are not whole numbers; 0 is unlabelled, 1..C are classes"
         )
     if values.min() < 0 or values.max() > 255:
-        raise InputError(f"{path}: holds the value {values.max():.0f}; classes are 1 to 255, 0 is unlabelled")
+        wrong = values.min() if values.min() < 0 else values.max()
+        raise InputError(f"{path}: holds the value {wrong:.0f}; classes are 1 to 255, 0 is unlabelled")
     result: NDArray[np.uint8] = values.astype(np.uint8)
     return result
 

@@ -13,7 +13,7 @@ from medssl.commands.workspace import Workspace
 from medssl.config.prototypes import PrototypesConfig
 from medssl.errors import InputError
 from medssl.io import write_volume
-from medssl.io.outputs import check_output
+from medssl.io.outputs import check_dimensions, check_output
 from medssl.jobs.progress import Progress, Steps
 from medssl.retrieval.prototypes import assign_cells, cluster_centres, label_map, merge_prototypes
 from medssl.volume import Volume
@@ -70,6 +70,7 @@ def run(config: PrototypesConfig, workspace: Workspace | None = None) -> Steps[P
     check_output(config.out, config.input)
     workspace = workspace or Workspace(config.device)
     volume = yield from workspace.scan_steps(config.input, config.series, config.frame)
+    check_dimensions(config.out, volume)
     found = yield from prototype_steps(
         volume, config.encoder, workspace, k=config.k, source=config.source, seed=config.seed
     )

@@ -14,6 +14,7 @@ from medssl.commands.workspace import Workspace, index_signature
 from medssl.config.search import SearchConfig
 from medssl.errors import InputError
 from medssl.io.axes import lps_point
+from medssl.io.outputs import check_place
 from medssl.jobs.progress import Progress, Steps
 from medssl.retrieval.index import FeatureIndex
 from medssl.retrieval.search import SearchResult, centre_of, check_voxel, search, vector_at, vector_of
@@ -31,7 +32,13 @@ def run(config: SearchConfig, workspace: Workspace | None = None) -> Steps[Searc
     Args:
         config: index, scan, voxel or region.
         workspace: keeps index, scan and weights for the next search.
+
+    Raises:
+        InputError: a place outside the scan, weights or a grid that do not fit, an output that is read.
     """
+    if config.out is not None:
+        read = (config.index, config.input, config.region)
+        check_place(config.out, *(path for path in read if path is not None))
     workspace = workspace or Workspace(config.device)
     yield Progress(0, 3, "reading")
     index = workspace.index(config.index)

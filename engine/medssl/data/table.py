@@ -108,7 +108,9 @@ def read_table(path: Path, *, check_files: bool = True) -> Iterator[Row]:
 def _check_header(path: Path, names: object) -> None:
     header = list(names) if isinstance(names, (list, tuple)) else []
     if "image" not in header:
-        raise InputError(f"{path}:1: a data table needs the column image; found {', '.join(header) or 0}")
+        found = ", ".join(header) or "nothing"
+        way = "; separate columns by commas" if any(sign in found for sign in ";\t") else ""
+        raise InputError(f"{path}:1: a data table needs the column image; found {found}{way}")
     unknown = [name for name in header if name not in COLUMNS]
     if unknown:
         raise InputError(f"{path}:1: unknown column {unknown[0]!r}; known are {', '.join(COLUMNS)}")

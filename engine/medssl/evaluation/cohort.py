@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.data.labelled import whole_numbers
 from medssl.data.table import Row, read_data
 from medssl.errors import InputError
 from medssl.io import read_volume
@@ -107,7 +108,7 @@ def read_case(row: Row, margin_mm: float, max_voxels: int) -> Case:
     image, mask = read_volume(row.image), read_volume(row.label)
     if not mask.geometry.matches(image.geometry, tolerance=0.1):
         raise InputError(f"{row.origin}: the label {row.label} does not lie on the grid of its image")
-    label = np.rint(mask.array[0]).astype(np.int16)
+    label = whole_numbers(mask.array, f"{row.origin}: the label {row.label}").astype(np.int16)
     where = np.argwhere(label > 0)
     if len(where) == 0:
         raise InputError(f"{row.origin}: the label {row.label} marks no voxel; remove the row")

@@ -55,7 +55,7 @@ def _is_whole(array: NDArray[Any]) -> bool:
 
 
 def finite(array: NDArray[Any]) -> tuple[NDArray[Any], str]:
-    """Replace NaN and infinite voxels by the lowest finite value, which is the background.
+    """Replace NaN, infinite voxels and those beyond float32 by the lowest other value, the background.
 
     Returns:
         The array, and a note that says what was done, empty when nothing was.
@@ -65,14 +65,15 @@ def finite(array: NDArray[Any]) -> tuple[NDArray[Any], str]:
     """
     if array.dtype.kind != "f":
         return array, ""
-    bad = ~np.isfinite(array)
+    bad = ~(np.abs(array) <= np.finfo(np.float32).max)
     count = int(bad.sum())
     if count == 0:
         return array, ""
     if count == array.size:
         raise InputError("no voxel holds a number (all are NaN or infinite)")
     low = array[~bad].min()
-    return np.where(bad, low, array), f"{count} NaN or infinite voxels were set to the lowest value, {low:g}"
+    what = "NaN, infinite or too large" if np.isfinite(array[bad]).any() else "NaN or infinite"
+    return np.where(bad, low, array), f"{count} {what} voxels were set to the lowest value, {low:g}"
 
 
 def grey(array: NDArray[Any]) -> NDArray[np.float32]:

@@ -48,7 +48,7 @@ class Normalizer:
         if foreground.size > 0:
             high = float(np.percentile(foreground, 99.5))
         if not high > low:
-            high = low + 1.0
+            high = max(low + 1.0, float(np.nextafter(low, np.inf)))  # of 2^63 and 1 the sum is 2^63
         return cls(((float(low), 0.0), (float(high), 1.0)))
 
     def __call__(self, array: NDArray[Any]) -> NDArray[np.float32]:

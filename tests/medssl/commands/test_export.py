@@ -64,6 +64,23 @@ def refused(match: str, config: ExportConfig) -> None:
     assert not any(path.exists() for path in config.out)
 
 
+def test_nothing_that_is_read_is_written_over(mask, tmp_path: Path) -> None:
+    scan, series = mask(3), tmp_path / "series"
+    before = scan.read_bytes()
+    with pytest.raises(InputError, match="would write over the input"):
+        drain(export.run(ExportConfig(input=scan, out=(tmp_path / "first.nii.gz", scan))))
+    assert scan.read_bytes() == before
+    series.mkdir()
+    (series / "slice.dcm").write_bytes(b"slice")
+    onto_slice = ExportConfig(input=scan, out=(series / "slice.dcm",), source=series)
+    with pytest.raises(InputError, match="would write over the input"):
+        drain(export.run(onto_slice))
+    assert (series / "slice.dcm").read_bytes() == b"slice"
+    refused(
+        "a picture holds no volume", ExportConfig(input=scan, out=(tmp_path / "a.nii.gz", tmp_path / "b.png"))
+    )
+
+
 def test_bad_input_is_one_line_and_writes_nothing(mask, tmp_path: Path) -> None:
     source = mask(3)
     good = tmp_path / "good.nii.gz"

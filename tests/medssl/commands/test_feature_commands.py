@@ -169,6 +169,26 @@ def test_a_painted_region_and_a_choice_of_volumes(folder: Path, tiny_weights: di
         drain(search.run(config))
 
 
+def test_hits_replace_neither_the_scan_nor_the_index(folder: Path, tiny_weights: dict[int, Path]) -> None:
+    scan, index = folder / "scans" / "case0.nii.gz", folder / "index"
+    drain(embed.run(EmbedConfig(encoder=str(tiny_weights[3]), data=scan, out=index)))
+    before = {path: path.read_bytes() for path in (scan, *index.iterdir())}
+    for out in (scan, index / "index.json"):
+        with pytest.raises(InputError, match="would write over the input"):
+            drain(search.run(SearchConfig(index=index, input=scan, at="8,8,8", out=out)))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_link_that_leads_nowhere_is_left_out_of_an_index(
+    folder: Path, tiny_weights: dict[int, Path]
+) -> None:
+    (folder / "scans" / "absent.nii.gz").symlink_to(folder / "nowhere.nii.gz")
+    config = EmbedConfig(encoder=str(tiny_weights[3]), data=folder / "scans", out=folder / "linked")
+    found = drain(embed.run(config)).to_json()
+    assert len(found["volumes"]) == 3
+    assert "check the path or the link" in str(found["failures"])
+
+
 def test_search_settings_are_checked() -> None:
     with pytest.raises(ValidationError, match="either at"):
         SearchConfig(index=Path("i"), input=Path("v"))

@@ -36,6 +36,7 @@ def test_reads_every_column(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("picture\na.nii.gz\n", "needs the column image"),
+        ("image;label\na.nii.gz;b.nii.gz\n", "found image;label; separate columns by commas"),
         ("image,colour\na.nii.gz,red\n", "unknown column 'colour'"),
         ("image,split\na.nii.gz,training\n", ":2: split 'training'"),
         ("image\na.nii.gz\nmissing.nii\n", ":3: image missing.nii does not exist"),

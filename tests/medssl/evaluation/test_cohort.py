@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from medssl.data.table import Row
+from medssl.errors import InputError
 from medssl.evaluation.cohort import Cohort, read_case, read_cohort
 
 
@@ -66,3 +67,14 @@ def test_seeds_in_a_row_take_different_subjects(count: int) -> None:
     cohort = Cohort("x", tuple(range(count)), (1,), "")  # type: ignore[arg-type]
     assert len({cohort.pick(seed) for seed in range(count)}) == count
     assert [cohort.pick(seed) for seed in range(5)] == [cohort.pick(seed + count) for seed in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(1000, "classes are numbered 0 to 255"), (0.5, "holds fractions")]
+)
+def test_a_mask_that_is_none_is_refused(tmp_path: Path, value: float, words: str) -> None:
+    label = np.zeros((8, 8, 8), np.float32)
+    label[2:5, 2:5, 2:5] = value
+    write_case(tmp_path, "a", label)
+    with pytest.raises(InputError, match=words):
+        read_case(row(tmp_path, "a"), margin_mm=8, max_voxels=10**6)

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medssl.errors import InputError
-from medssl.io.outputs import check_output
+from medssl.io.outputs import check_dimensions, check_output
+from medssl.volume import Geometry, Volume
 
 
 def test_an_input_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,3 +25,11 @@ def test_an_input_is_not_written_over(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_an_ending_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="cannot be written; end the name with one of"):
         check_output(tmp_path / name, tmp_path / "scan.nii")
+
+
+def test_a_picture_is_refused_for_a_volume_alone(tmp_path: Path) -> None:
+    volume, image = (Volume(np.zeros((1, *(4,) * n)), Geometry.from_arrays((4,) * n)) for n in (3, 2))
+    with pytest.raises(InputError, match=r"--map .*a\.png: a picture holds no volume"):
+        check_dimensions(tmp_path / "a.png", volume, "--map")
+    check_dimensions(tmp_path / "a.nii.gz", volume)
+    check_dimensions(tmp_path / "a.png", image)

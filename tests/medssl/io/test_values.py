@@ -88,3 +88,9 @@ def test_a_label_map_has_no_modality(rng):
 
 def test_standardised_floats_are_no_hounsfield_units(rng):
     assert guess_modality(rng.normal(size=(1, 20, 20, 20)).astype(np.float32), "a.nii")[0] == "MR"
+
+
+def test_values_beyond_float32_are_no_voxels():
+    repaired, note = finite(np.array([-1.797e308, 3.0, 7.0, np.nan]))
+    np.testing.assert_array_equal(repaired, [3, 3, 7, 3])
+    assert note == "2 NaN, infinite or too large voxels were set to the lowest value, 3"

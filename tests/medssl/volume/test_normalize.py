@@ -63,7 +63,7 @@ def test_a_tile_gets_the_values_of_the_whole(rng):
     np.testing.assert_array_equal(normalizer(array)[:, 3:7], normalizer(array[:, 3:7]))
 
 
-@pytest.mark.parametrize("value", [0, 7, -3])
+@pytest.mark.parametrize("value", [0, 7, -3, 2.0**63])
 def test_a_constant_image_is_no_division_by_zero(value):
     array = np.full((1, 4, 4), value, np.float32)
     assert np.isfinite(Normalizer.fit(array, "MR")(array)).all()

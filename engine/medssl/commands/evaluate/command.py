@@ -9,6 +9,7 @@ from typing import Any
 from medssl.commands.workspace import Workspace
 from medssl.config.evaluate import SUPERVISED, EvaluateConfig
 from medssl.config.resume import under_way
+from medssl.data.table import read_data
 from medssl.errors import InputError
 from medssl.evaluation.report import Results, main_metrics, write_report
 from medssl.evaluation.summary import summarise
@@ -63,9 +64,17 @@ def run(config: EvaluateConfig, workspace: Workspace | None = None) -> Steps[Eva
     if len(set(names)) < len(names):
         raise InputError(f"--data: two tables are called {', '.join(names)}; give each its own file name")
     room = supervised if config.protocol in SUPERVISED else frozen
+    warm = workspace or Workspace(config.device)
     with under_way(config):
-        results = yield from room.measure(config, workspace or Workspace(config.device))
+        results = yield from room.measure(_suited(config, warm), warm)
         files = write_report(results, config.out / config.protocol)
     total = len(results.cells)
     yield Progress(total, total, config.protocol, message=f"wrote {files[2]}")
     return EvaluateResult(tuple(files), results)
+
+
+def _suited(config: EvaluateConfig, workspace: Workspace) -> EvaluateConfig:
+    """The settings with the bundled encoder of images where "default" meets a table of those."""
+    scans = [row.image for row in read_data(config.data[0])]
+    encoders = tuple(workspace.suited(name, scans) for name in config.encoder)
+    return config.model_copy(update={"encoder": encoders})

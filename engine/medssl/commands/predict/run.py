@@ -15,7 +15,7 @@ from medssl.commands.workspace import Workspace
 from medssl.config.predict import PredictConfig
 from medssl.errors import InputError
 from medssl.io import write_volume
-from medssl.io.outputs import check_output
+from medssl.io.outputs import check_dimensions, check_output
 from medssl.io.tables import detections_to_json, write_boxes, write_json
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.weights import WeightsRecord, resolve
@@ -91,6 +91,8 @@ def run(config: PredictConfig, workspace: Workspace | None = None) -> Steps[Pred
     if not suffixes:
         check_output(config.out, config.input)
     volume = yield from warm.scan_steps(config.input, config.series, config.frame)
+    if not suffixes:
+        check_dimensions(config.out, volume)
     begin = time.perf_counter()
     found = yield from predict(config, volume, record, warm)
     seconds = time.perf_counter() - begin
