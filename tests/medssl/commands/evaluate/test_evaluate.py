@@ -210,3 +210,13 @@ def test_tables_of_one_name_are_refused(table: Path, tiny_weights: dict[int, Pat
     shutil.copytree(table.parent, copy.parent)
     with pytest.raises(InputError, match="own file name"):
         drain(run(config(table, tiny_weights[3], tmp_path / "out", data=(table, copy))))
+
+
+@pytest.mark.parametrize(("spatial_dims", "name"), [(2, "default-2d"), (3, "default")])
+def test_the_bundled_encoder_is_that_of_the_table(tmp_path: Path, spatial_dims: int, name: str) -> None:
+    table = write_table(tmp_path, subjects=2, spatial_dims=spatial_dims)
+    config = EvaluateConfig(protocol="transfer", data=(table,), out=tmp_path / "out", **SPEED, device="cpu")
+    steps = run(config.model_copy(update={"kinds": ("weights",), "seeds": 1}))
+    results = drain(steps).results
+    assert set(results.weights) == {name}
+    assert {cell.kind for cell in results.cells} == {"weights"}
