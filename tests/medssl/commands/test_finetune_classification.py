@@ -159,7 +159,13 @@ def test_unlabelled_scans_join_in(tmp_path, tiny_weights):
         "crops": {"prototypes": 8, "hidden": 16, "dim": 8, "queue_length": 0},
         "cells": {"prototypes": 8, "hidden": 16, "dim": 8, "weight": 1.0},
     }
-    changes = {"hybrid": 0.5, "unlabelled": data, "hybrid_settings": swav, "hybrid_crop": 24}
+    changes = {
+        "hybrid": 0.5,
+        "unlabelled": data,
+        "hybrid_settings": swav,
+        "hybrid_crop": 24,
+        "hybrid_batch": 4,
+    }
     said: list[Progress] = []
     config = settings(data, tmp_path / "run", tiny_weights[2], **changes)
     result = drain(finetune.run(config), said.append)

@@ -80,13 +80,17 @@ def settings(data: Path, init: object, **changes: object) -> FinetuneConfig:
 def test_a_method_with_a_decoder_leaves_that_of_the_task_alone(
     data: Path, tiny_weights: dict[int, Path], spatial_dims: int, method: str
 ) -> None:
-    hybrid = {"hybrid": 0.5, "unlabelled": data, "hybrid_method": method, "hybrid_crop": 32}
+    hybrid = {
+        "hybrid": 0.5,
+        "unlabelled": data,
+        "hybrid_method": method,
+        "hybrid_crop": 32,
+        "hybrid_batch": 3,
+    }
     said: list[Progress] = []
     init = tiny_weights[spatial_dims]
     result = drain(
-        finetune.run(
-            settings(data, init, **hybrid, hybrid_settings=METHODS[method], training={"batch_size": 3})
-        ),
+        finetune.run(settings(data, init, **hybrid, hybrid_settings=METHODS[method])),
         said.append,
     )
     assert result.step == 2
