@@ -122,7 +122,13 @@ def test_it_learns_both(make, labelled, spatial_dims):
         history.append([float(losses.metrics[f"supervised/{name}_loss"]) for name in ("class", "dense")])
     assert history[-1][0] < 0.7 * history[0][0]
     assert history[-1][1] < history[0][1]
-    assert "prototypes" in method.exported()
+
+
+def test_it_exports_what_the_method_does(build_tiny):
+    part = {"prototypes": 8, "hidden": 16, "dim": 8, "weight": 1.0}
+    swav = build_tiny("swav", 2, **SWAV, cells=part)
+    method = Hybrid(swav, HybridConfig(size=32, class_weight=1.0), classes=3)
+    assert method.exported()["prototypes"] is swav.cells.prototypes
 
 
 def test_losses_without_classes_are_refused(build_tiny):
