@@ -24,10 +24,10 @@ from typing import Any, Self
 
 from medssl.config.run import RunConfig
 from medssl.errors import InputError
-from medssl.jobs.process import STOP_FILE
 from medssl.jobs.progress import Progress
 from medssl.store.atomic import write_atomically
 
+_STOP = "stop"  # as in jobs.process, which needs psutil: a bare GPU machine has none
 PACKAGES = ("napari-medssl", "torch", "monai", "lightning-fabric", "numpy")
 
 
@@ -118,7 +118,7 @@ class Run:
         return [
             path
             for path in self.folder.iterdir()
-            if not path.name.startswith("process.") and path.name != STOP_FILE
+            if not path.name.startswith("process.") and path.name != _STOP
         ]
 
     def note_environment(self, **facts: Any) -> None:
@@ -150,11 +150,11 @@ class Run:
     @property
     def stop_requested(self) -> bool:
         """Whether someone asked the run to end after the current step."""
-        return (self.folder / STOP_FILE).exists()
+        return (self.folder / _STOP).exists()
 
     def clear_stop(self) -> None:
         """Forget an old request, before going on."""
-        (self.folder / STOP_FILE).unlink(missing_ok=True)
+        (self.folder / _STOP).unlink(missing_ok=True)
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
