@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medssl.commands import finetune
+from medssl.commands import finetune, pretrain
 from medssl.config.finetune import FinetuneConfig
 from medssl.config.pretrain import PretrainConfig
 from medssl.io import write_volume
@@ -40,6 +40,15 @@ def scans(tmp_path: Path) -> Path:
     table = tmp_path / "table.csv"
     table.write_text("\n".join(lines) + "\n")
     return table
+
+
+@pytest.fixture(autouse=True)
+def brief_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows the last step of pre-training sees a few small crops, not a hundred large ones: ten
+    seconds per run. The slow tests and the demo run the command as it is."""
+    monkeypatch.setattr(pretrain, "_CALIBRATION_BATCHES", 2)
+    monkeypatch.setattr(pretrain, "_PROJECTION_CROPS", 8)
+    monkeypatch.setattr(pretrain, "_PROJECTION_EDGE", {2: 64, 3: 32})
 
 
 @pytest.fixture
