@@ -24,6 +24,32 @@ NO_QT = why_no_qt()
 collect_ignore = ["napari_medssl"] if NO_QT else []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--device``."""
+    parser.addoption(
+        "--device",
+        choices=("cpu", "elsewhere", "cuda"),
+        default="cpu",
+        help="where the engine computes: elsewhere is a stand-in for a GPU (tests/support/second_device.py)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the engine its device before any test is imported."""
+    if (name := config.getoption("--device")) != "cpu":
+        from placement import compute_on
+
+        compute_on(name)
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest):
+    """Where the engine computes in this run, a `torch.device`."""
+    import torch
+
+    return torch.device(request.config.getoption("--device"))
+
+
 def pytest_report_header() -> list[str]:
     """Say what is left out before a test is collected."""
     return [f"the tests of the plugin are left out: {NO_QT}"] if NO_QT else []

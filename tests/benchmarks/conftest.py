@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -83,14 +84,21 @@ def figures(request: pytest.FixtureRequest) -> Iterator[Figures]:
 
 @pytest.fixture(scope="session")
 def seconds() -> Callable[..., list[float]]:
-    """Median seconds of several functions, run in turns so that a busy spell hits all of them."""
+    """Median seconds of several functions, run in turns so that a busy spell hits all of them.
 
-    def measure(*functions: Callable[[], object], runs: int) -> list[float]:
+    ``wait`` is called before each reading of the clock: what a GPU has been told to do is not done yet.
+    """
+
+    def measure(
+        *functions: Callable[[], object], runs: int, wait: Callable[[], object] = lambda: None
+    ) -> list[float]:
         times: list[list[float]] = [[] for _ in functions]
         for _ in range(runs):
             for function, taken in zip(functions, times, strict=True):
+                wait()
                 start = time.perf_counter()
                 function()
+                wait()
                 taken.append(time.perf_counter() - start)
         return [statistics.median(taken) for taken in times]
 
@@ -147,10 +155,11 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """Processor and its cores."""
+    """Processor and its cores, and the GPU if there is one."""
     names = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         if line.startswith("model name")
     ]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {platform.system()}"
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores{gpu}, {platform.system()}"

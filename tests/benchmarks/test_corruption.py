@@ -14,7 +14,7 @@ SHAPE, CUBES = (32, 64, 64), 6  # z, y, x
 SHUFFLED = CUBES // 2  # what p = 0.5 gives on average: most of the time goes there
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def two_cores():
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -66,25 +66,30 @@ def _painted(image, rng):
     return out
 
 
-def with_half_shuffled(x):
+def with_half_shuffled(device="cpu"):
     """Parameters of the published probabilities in which half of the cubes are shuffled."""
     for seed in range(100):
-        drawn = GenesisCorruption().draw(CUBES, SHAPE, torch.Generator().manual_seed(seed))
+        drawn = GenesisCorruption().draw(CUBES, SHAPE, torch.Generator(device).manual_seed(seed))
         if int(drawn.shuffled.sum()) == SHUFFLED:
             return drawn
     raise AssertionError("no such draw")
 
 
+def cubes():
+    return torch.rand(CUBES, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+def recipe(x):
+    """The published recipe over a batch; its cubes are float64."""
+    rng = np.random.default_rng(0)
+    images = x[:, 0].double().cpu().numpy()
+    return [published(cube, rng, is_shuffled=i < SHUFFLED) for i, cube in enumerate(images)]
+
+
+@pytest.mark.usefixtures("two_cores")
 def test_six_cubes(figures, seconds):
-    x = torch.rand(CUBES, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
-    transform, drawn = GenesisCorruption(), with_half_shuffled(x)
-    images = x[:, 0].double().numpy()  # the published cubes are float64
-
-    def recipe():
-        rng = np.random.default_rng(0)
-        return [published(cube, rng, is_shuffled=i < SHUFFLED) for i, cube in enumerate(images)]
-
-    ours_s, recipe_s = seconds(lambda: transform.apply(x, drawn), recipe, runs=5)
+    x, transform, drawn = cubes(), GenesisCorruption(), with_half_shuffled()
+    ours_s, recipe_s = seconds(lambda: transform.apply(x, drawn), lambda: recipe(x), runs=5)
     figures.at_least(
         "Genesis corruptions, 6 x 64 x 64 x 32",
         recipe_s / ours_s,
@@ -92,4 +97,21 @@ def test_six_cubes(figures, seconds):
         "x",
         reference="published recipe in NumPy",
         runs=5,
+    )
+
+
+@pytest.mark.gpu
+def test_six_cubes_on_a_gpu(figures, seconds):
+    """What an H200 is held to; the recipe runs on one core beside it."""
+    x, transform, drawn = cubes().cuda(), GenesisCorruption(), with_half_shuffled("cuda")
+    transform.apply(x, drawn)
+    (ours_s,) = seconds(lambda: transform.apply(x, drawn), runs=50, wait=torch.cuda.synchronize)
+    (recipe_s,) = seconds(lambda: recipe(x), runs=5)
+    figures.at_least(
+        "Genesis corruptions on a GPU, 6 x 64 x 64 x 32",
+        recipe_s / ours_s,
+        200,
+        "x",
+        reference=f"published recipe in NumPy on one core; {torch.cuda.get_device_name()}",
+        runs=50,
     )

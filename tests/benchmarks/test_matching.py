@@ -16,11 +16,16 @@ from torch import Tensor
 
 from medssl.losses.graph_matching import edge_affinity, graph_match, hamming
 from medssl.losses.matching import qap_objective, solve_qap
+from medssl.methods import METHODS, lvm_med
+from medssl.nets.backbone import Backbone
+from medssl.nets.encoders import build_encoder
 from medssl.nets.graph import knn_graph
+from medssl.protocols import Batch
 
 pytestmark = pytest.mark.benchmark
 
 GRAPHS, NODES, NEIGHBOURS, DIM = 200, 16, 5, 128
+IMAGES, SIDE, GPU_ROUNDS = 192, 224, 10
 LAM, NOISE, STARTS, STEPS, ROUNDS = 80.0, 1.0, 10, 20, 2
 
 Array = NDArray[np.float64]
@@ -190,3 +195,49 @@ def test_the_shortcut_changes_nothing() -> None:
     vertex, edge, es, et = affinities()
     pushed = vertex - LAM * (1 - 2 * torch.eye(NODES))
     assert torch.equal(solve_qap(pushed, edge, es, et), solve_qap(pushed, edge, es, et, shortcut=True))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_matching_is_at_most_a_quarter_of_the_step(figures, seconds, monkeypatch) -> None:
+    """LVM-Med as it is by default on a ResNet-50: 12 graphs of 16 images of 224 px."""
+    torch.manual_seed(0)
+    entry = METHODS["lvm-med"]
+    backbone = Backbone(build_encoder("resnet50", 2, 1))
+    method = entry.build(entry.config_class()(nodes=NODES), backbone, 2).cuda().train()
+    batch = Batch(
+        image=torch.rand(IMAGES, 1, SIDE, SIDE),
+        spacing=torch.ones(IMAGES, 2),
+        modality=torch.arange(IMAGES) % 2,
+        index=torch.arange(IMAGES),
+    ).to("cuda")
+    generator = torch.Generator("cuda").manual_seed(0)
+    seen = []
+
+    def recorded(*arguments, **settings):
+        seen.append((arguments, settings))
+        return graph_match(*arguments, **settings)
+
+    monkeypatch.setattr(lvm_med, "graph_match", recorded)
+
+    def step() -> None:
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            total = method(method.views(batch, generator), 0).total
+        total.backward()
+
+    def match() -> None:
+        (vertex, edge, *rest), settings = seen[0]
+        leaves = (x.detach().requires_grad_() for x in (vertex, edge))
+        hamming(graph_match(*leaves, *rest, **settings)).mean().backward()
+
+    for _ in range(3):
+        step()
+    step_s, match_s = seconds(step, match, runs=GPU_ROUNDS, wait=torch.cuda.synchronize)
+    gpu = torch.cuda.get_device_name()
+    figures.at_most(
+        "graph matching and backward on a GPU, 12 graphs of 16",
+        match_s / step_s,
+        0.25,
+        "x",
+        reference=f"training step of their {IMAGES} images on a ResNet-50, bf16; {gpu}",
+        runs=GPU_ROUNDS,
+    )

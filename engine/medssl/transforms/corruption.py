@@ -93,8 +93,8 @@ def shuffle_sources(
         (B, prod(shape)) int64: flat index, within the sample, of the source of each voxel.
     """
     device = generator.device
-    extent = torch.tensor(shape, device=device)
-    largest = (extent // 10).clamp(min=1)
+    edges = [max(1, n // 10) for n in shape]  # plain numbers: a GPU would have to be waited for
+    extent, largest = torch.tensor((shape, edges), device=device)
     count, voxels = batch * windows, math.prod(shape)
     sizes = _integers(generator, (count, len(shape)), torch.ones_like(largest), largest)
     starts = _integers(generator, (count, len(shape)), torch.zeros_like(extent), extent - sizes)
@@ -103,7 +103,7 @@ def shuffle_sources(
         windows
     ) * voxels
     # Offsets of the voxels of a window from its first, for every size there is, one size after the other.
-    kinds = torch.cartesian_prod(*(torch.arange(1, n + 1, device=device) for n in largest.tolist()))
+    kinds = torch.cartesian_prod(*(torch.arange(1, n + 1, device=device) for n in edges))
     kinds = kinds.reshape(-1, len(shape))
     kind, local = _entries(kinds.prod(dim=1))
     offset = torch.zeros_like(local)
@@ -111,7 +111,7 @@ def shuffle_sources(
         offset += local % kinds[kind, d] * strides[d]
         local = local // kinds[kind, d]
     begin = kinds.prod(dim=1).cumsum(0) - kinds.prod(dim=1)  # of each size in ``offset``
-    order = torch.tensor([math.prod(largest[d + 1 :].tolist()) for d in range(len(shape))], device=device)
+    order = torch.tensor([math.prod(edges[d + 1 :]) for d in range(len(shape))], device=device)
     owner, local = _entries(sizes.prod(dim=1))
     voxel = first[owner] + offset[begin[((sizes - 1) * order).sum(dim=1)][owner] + local]
     # Sorting by (window, random key) permutes the entries of each window among themselves.
