@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,29 @@ def test_bf16_really_computes_in_bf16(device: torch.device, bf16: str) -> None:
     config = TrainingConfig(steps=1, precision=bf16)
     drain(fit(method, SameBatch(make_batch(2)), config, fabric=build_fabric(str(device), bf16)))
     assert seen == [torch.bfloat16]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # the compiler says what it does not record, and touches what it warns of
+@pytest.mark.parametrize("name", ["spark", "swav"])  # half a minute each
+def test_compiled_training_is_training(
+    name: str, spatial_dims: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graph and gradient as torch.compile records them; on a GPU with its own code, on a CPU (minutes of C++
+    for each method) with the operations of always."""
+    if device.type == "elsewhere":
+        pytest.skip("a compiler knows real devices only")
+    backend = "inductor" if device.type == "cuda" else "aot_eager"
+    compiled = partial(torch.compile, backend=backend)
+    monkeypatch.setattr(torch, "compile", compiled)
+    losses = []
+    for is_compiled in (False, True):
+        config = TrainingConfig(steps=2, log_every=1, lr=1e-3, compile=is_compiled)
+        method = make(name, spatial_dims)
+        torch.manual_seed(0)
+        steps = fit(method, SameBatch(make_batch(spatial_dims)), config, fabric=build_fabric(str(device)))
+        losses.append([event.metrics["loss"] for event in steps])
+    torch.compiler.reset()
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2 if device.type == "cuda" else 1e-4)
