@@ -177,9 +177,7 @@ def test_bf16_really_computes_in_bf16(device: torch.device, bf16: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(
-    "ignore"
-)  # the compiler says what it does not record, and touches what it warns of
+@pytest.mark.filterwarnings("ignore")  # the compiler touches what it is warned of
 @pytest.mark.parametrize("name", ["spark", "swav"])  # half a minute each
 def test_compiled_training_is_training(
     name: str, spatial_dims: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
