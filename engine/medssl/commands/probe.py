@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from medssl.commands.workspace import Workspace
 from medssl.config.probe import ProbeConfig
+from medssl.data.labelled import whole_numbers
 from medssl.errors import InputError
 from medssl.io import write_volume
 from medssl.io.outputs import check_dimensions, check_output
@@ -127,7 +128,7 @@ def read_labels(path: Path, volume: Volume, source: Path) -> NDArray[np.uint8]:
     """Labels (*S) of a volume from a file on the same grid.
 
     Raises:
-        InputError: another grid, or values that are not classes 0 .. 255.
+        InputError: another grid, several volumes, or values that are not classes 0 .. 255.
     """
     from medssl.io import read_volume
 
@@ -137,16 +138,7 @@ def read_labels(path: Path, volume: Volume, source: Path) -> NDArray[np.uint8]:
             f"{path}: lies on another grid ({_shape(labels)}) than {source} ({_shape(volume)}); "
             "label the scan on its own voxels"
         )
-    values = labels.array[0]
-    if values.dtype.kind not in "biu" and not np.array_equal(values, np.rint(values)):
-        raise InputError(
-            f"{path}: holds values that are not whole numbers; 0 is unlabelled, 1..C are classes"
-        )
-    if values.min() < 0 or values.max() > 255:
-        wrong = values.min() if values.min() < 0 else values.max()
-        raise InputError(f"{path}: holds the value {wrong:.0f}; classes are 1 to 255, 0 is unlabelled")
-    result: NDArray[np.uint8] = values.astype(np.uint8)
-    return result
+    return whole_numbers(labels.array, str(path)).astype(np.uint8)
 
 
 def _shape(volume: Volume) -> str:

@@ -56,7 +56,14 @@ def merge(model: type[Config], given: Mapping[str, Any]) -> Config:
 def _before(model: type[Config], run: Path) -> dict[str, Any]:
     """The settings of an earlier run."""
     if not issubclass(model, ResumableConfig):
-        return _read(run / "config.yaml", f"{run}: is not a run folder (no config.yaml)")
+        values = _read(run / "config.yaml", f"{run}: is not a run folder (no config.yaml)")
+        for name, field in model.model_fields.items():
+            if is_positional(field) and field.is_required() and name not in values:
+                raise InputError(
+                    f"{run}: is a run of another command (its settings name no {name}); continue it with the "
+                    "command that began it"
+                )
+        return values
     missing = f"{run}: nothing is under way there (no {model.stored_as}); give all options to begin"
     return _read(run / model.stored_as, missing)
 

@@ -62,11 +62,14 @@ def read_boxes(path: Path) -> list[Box]:
 
 
 def _box(path: Path, line: int, row: Mapping[str, str | None], axes: Sequence[str]) -> Box:
+    label = (row["class"] or "").strip()
+    if not label:
+        raise InputError(f"{path}: line {line}: column class is empty: name what is in the box")
     try:
         start = tuple(int(row[f"{axis}0"] or "") for axis in axes)
         stop = tuple(int(row[f"{axis}1"] or "") for axis in axes)
         score = (row.get("score") or "").strip()
-        return Box(start, stop, (row["class"] or "").strip(), float(score) if score else None)
+        return Box(start, stop, label, float(score) if score else None)
     except ValueError as error:
         raise InputError(
             f"{path}: line {line}: {error}: write whole voxel indices, each end above its start"

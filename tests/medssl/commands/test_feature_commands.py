@@ -271,7 +271,10 @@ def test_labels_on_another_grid_are_refused(folder: Path, tiny_weights: dict[int
     with pytest.raises(InputError, match="another grid"):
         drain(probe.run(config))
     write_volume(volume.with_array(np.full(SHAPE, 0.5, np.float32)), folder / "labels.nrrd")
-    with pytest.raises(InputError, match="not whole numbers"):
+    with pytest.raises(InputError, match="holds fractions; a mask holds whole numbers"):
+        drain(probe.run(config))
+    write_volume(volume.with_array(np.ones((2, *SHAPE), np.uint8)), folder / "labels.nrrd")
+    with pytest.raises(InputError, match="has 2 channels; a mask has one"):
         drain(probe.run(config))
 
 

@@ -36,6 +36,8 @@ def test_a_resumed_run_takes_its_own_settings(tmp_path: Path) -> None:
         merge(PretrainConfig, {"resume": str(tmp_path), "seed": 6})
     with pytest.raises(InputError, match="is not a run folder"):
         merge(PretrainConfig, {"resume": str(tmp_path / "absent")})
+    with pytest.raises(InputError, match=r"is a run of another command \(its settings name no task\)"):
+        merge(FinetuneConfig, {"resume": str(tmp_path)})
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def test_the_header_is_that_of_the_contract(tmp_path):
         ("y0,x0,y1,x1,class\n0,0,5,5,a\n0,0,zero,5,a\n", "line 3"),
         ("y0,x0,y1,x1,class\n0,0,5,0,a\n", "line 2: a box ends after it begins"),
         ("y0,x0,y1,x1,class\n0,0\n", "line 2"),
+        ("y0,x0,y1,x1,class\n0,0,5,5,a\n0,0,5,5, \n", "line 3: column class is empty"),
         ("", "column y0 is missing"),
     ],
 )
