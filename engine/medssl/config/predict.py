@@ -21,5 +21,7 @@ class PredictConfig(CommandConfig, ScanChoice):
     )
     overlap: float = Field(0.25, ge=0, lt=1, description="share of a window that the next one sees again")
     window: int | None = Field(
-        None, ge=16, description="edge of the windows, voxels; default 96 in 3D and 512 in 2D"
+        None,
+        ge=16,
+        description="edge of the windows, voxels; default 512 in 2D, in 3D 128 for masks and 96 for boxes",
     )

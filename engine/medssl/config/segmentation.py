@@ -13,8 +13,8 @@ class SegmentationConfig(RunConfig):
     crop: int | None = Field(
         None,
         ge=16,
-        description="edge of the training patches, voxels; default 96 in 3D and 256 in 2D, as the windows of "
-        "prediction: with 48 the coarse levels see so little that a probe at Dice 0.95 fell to 0.45",
+        description="edge of the training patches, voxels; default 96 in 3D and 256 in 2D: "
+        "with 48 the coarse levels see so little that a probe at Dice 0.95 fell to 0.45",
     )
     foreground: float = Field(
         0.8, ge=0, le=1, description="share of patches around a voxel of a class drawn with equal chances"

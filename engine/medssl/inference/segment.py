@@ -24,8 +24,9 @@ from medssl.volume.normalize import Normalizer
 from medssl.volume.resample import interpolate, interpolation_matrices
 from medssl.volume.working_grid import SPACING_RANGE, working_geometry
 
-WINDOW = {2: 512, 3: 96}
-"""Edge of the sliding window in voxels, by dimensions; larger than the training patch: fewer borders."""
+WINDOW = {2: 512, 3: 128}
+"""Edge of the sliding window in voxels, by dimensions; larger than the training patch: fewer borders, and a
+network that begins at a linear probe was given features of whole scans, which windows of 96 voxels miss."""
 
 _SLAB = 8_000_000  # probabilities brought to the source grid at once
 
