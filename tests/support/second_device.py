@@ -176,7 +176,7 @@ def _in_single(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _is_ours(x: Any) -> bool:
-    return type(x) is Elsewhere or isinstance(x, Elsewhere)
+    return isinstance(x, Elsewhere)
 
 
 def _held(x: Any) -> Any:

@@ -32,7 +32,7 @@ from medssl.training.fabric import build_fabric
 if TYPE_CHECKING:
     from torch import nn
 
-_VERSION = 3
+_VERSION = 4
 """Raised when training or judging changes, so that cells of the old form are made anew."""
 
 _TRAINING = ("task", "steps", "seconds", "batch_size", "crop", "lr", "encoder_rate", "mode")
