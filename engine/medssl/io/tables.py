@@ -40,6 +40,8 @@ def write_boxes(boxes: Sequence[Box], path: Path, spatial_dims: int | None = Non
 def read_boxes(path: Path) -> list[Box]:
     """Read what `write_boxes` writes, in 2D or 3D; columns may stand in any order.
 
+    The class is the name of every box, or empty for all of them.
+
     Raises:
         InputError: naming the file and the line.
     """
@@ -56,20 +58,23 @@ def read_boxes(path: Path) -> list[Box]:
                     f"{path}: column {missing[0]} is missing: the header is z0,y0,x0,z1,y1,x1,class[,score] "
                     "(2D: y0,x0,y1,x1,class[,score])"
                 )
-            return [_box(path, reader.line_num, row, axes) for row in reader]
+            boxes = [(reader.line_num, _box(path, reader.line_num, row, axes)) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a CSV of boxes: {error}") from error
+    nameless = [line for line, box in boxes if not box.label]
+    if 0 < len(nameless) < len(boxes):
+        raise InputError(
+            f"{path}: line {nameless[0]}: column class is empty, other boxes have one: name all or none"
+        )
+    return [box for _, box in boxes]
 
 
 def _box(path: Path, line: int, row: Mapping[str, str | None], axes: Sequence[str]) -> Box:
-    label = (row["class"] or "").strip()
-    if not label:
-        raise InputError(f"{path}: line {line}: column class is empty: name what is in the box")
     try:
         start = tuple(int(row[f"{axis}0"] or "") for axis in axes)
         stop = tuple(int(row[f"{axis}1"] or "") for axis in axes)
         score = (row.get("score") or "").strip()
-        return Box(start, stop, label, float(score) if score else None)
+        return Box(start, stop, (row["class"] or "").strip(), float(score) if score else None)
     except ValueError as error:
         raise InputError(
             f"{path}: line {line}: {error}: write whole voxel indices, each end above its start"
