@@ -20,6 +20,12 @@ class SynthesisConfig(RunConfig):
     dim: int = Field(128, ge=1, description="dimension of the projections")
     temperature: float = Field(0.1, gt=0, description="temperature of the contrast")
     global_size: int = Field(48, ge=16, description="edge of the two crops, voxels")
+    volume_size: int | None = Field(
+        None,
+        ge=16,
+        description="edge of the generated volumes, voxels (tissues are 4 to 14 wide); None: that of the "
+        "largest crop, which then has a voxel for each of theirs",
+    )
     global_scale: Range = Field((1.0, 1.0), description="volume fraction of a crop (area in 2D)")
     aspect: float = Field(1.0, ge=1, description="largest stretch of an axis of a crop")
     turn_p: float = Field(

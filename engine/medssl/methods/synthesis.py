@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -42,7 +43,7 @@ class Synthesis(nn.Module):
     """Supervised contrast of cells on generated label maps, each seen in two contrasts.
 
     After Dey et al., "Learning general-purpose biomedical volume representations using randomized
-    synthesis", ICLR 2025. No real image is used: a batch gives only the number, size and channels of the
+    synthesis", ICLR 2025. No real image is used: a batch gives only the number, channels and spacing of the
     volumes. All cells of one label, in either view of a volume, are positives of each other.
 
     Args:
@@ -61,11 +62,14 @@ class Synthesis(nn.Module):
         self.multicrop = MultiCrop(
             size, size, local_count=0, global_scale=config.global_scale, aspect=config.aspect
         )
+        widest = config.global_scale[1] ** (1 / encoder.spatial_dims)
+        self.volume_size = config.volume_size or math.ceil(config.global_size / widest)
         self.intensity = ViewIntensity.of(config.intensity.model_dump())
 
     def views(self, batch: Batch, generator: torch.Generator) -> SynthesisViews:
-        """Volumes in the number, size and channels of the batch (B, C, *S)."""
-        count, channels, *shape = batch.image.shape
+        """Volumes in the number, channels and spacing of the batch (B, C, *S), whatever its size."""
+        count, channels, *space = batch.image.shape
+        shape = [self.volume_size] * len(space)
         labels = random_label_maps(count, shape, generator)
         boxes = [
             turned(box, generator, self.config.turn_p)

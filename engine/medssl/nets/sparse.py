@@ -8,7 +8,7 @@ from typing import Any, Literal
 from monai.networks.layers.drop_path import DropPath
 from torch import fx, nn
 from torch.nn import functional as F
-from torch.nn.modules import conv, dropout, pooling
+from torch.nn.modules import conv, pooling
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
@@ -31,7 +31,8 @@ _NORMS: dict[type[nn.Module], Callable[..., Any]] = {
 }
 _KEEP_ZERO = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
-    nn.Hardswish, nn.Tanh, nn.Softsign, nn.Identity, dropout._DropoutNd, DropPath,
+    nn.Hardswish, nn.Tanh, nn.Softsign, nn.Identity, nn.Dropout, nn.Dropout1d,
+    nn.Dropout2d, nn.Dropout3d, DropPath,
 )  # fmt: skip
 _PER_POSITION = (GreyToColour, nn.Sigmoid, nn.Hardsigmoid, nn.Softplus)
 _PER_POSITION_LAST = (nn.Linear, nn.LayerNorm)
@@ -193,8 +194,9 @@ class _Rewriter:
         elif name == "permute":
             self._kinds[node] = self._permuted(node, kind)
         elif name == "mean" and kind == "map" and _is_space(_argument(node, 1, "dim")):
-            keep = bool(_argument(node, 2, "keepdim") or False)
-            self._kinds[self._exchange(node, layers.averaged, (node.args[0], self._cells, keep))] = "plain"
+            axes, keep = tuple(_argument(node, 1, "dim")), bool(_argument(node, 2, "keepdim") or False)
+            pooled = self._exchange(node, layers.averaged, (node.args[0], self._cells, axes, keep))
+            self._kinds[pooled] = "plain"
         elif node.target in (F.adaptive_avg_pool2d, F.adaptive_avg_pool3d) and kind == "map":
             size = _argument(node, 1, "output_size")
             if any(n != 1 for n in (size if isinstance(size, (tuple, list)) else (size,))):

@@ -108,8 +108,10 @@ def fill_with_mean(x: Tensor, cells: VisibleCells) -> Tensor:
 
 def global_average(x: Tensor, cells: VisibleCells) -> Tensor:
     """Mean of a sparse map over its seen positions: (B, C, *S) -> (B, C, *1)."""
-    total = x.flatten(2).sum(dim=2) / cells.counts(x).to(x.dtype)
-    return _per_sample(total, x.ndim)
+    # In half precision neither the sum over a volume nor the number of its voxels may fit.
+    wide = torch.promote_types(x.dtype, torch.float32)
+    mean = x.flatten(2).sum(dim=2, dtype=wide) / cells.counts(x)
+    return _per_sample(mean.to(x.dtype), x.ndim)
 
 
 def global_maximum(x: Tensor, cells: VisibleCells) -> Tensor:
@@ -120,8 +122,14 @@ def global_maximum(x: Tensor, cells: VisibleCells) -> Tensor:
     return _per_sample(torch.where(seen.flatten(1).any(dim=1, keepdim=True), top, 0.0), x.ndim)
 
 
-def averaged(x: Tensor, cells: VisibleCells, keepdim: bool) -> Tensor:
-    """`global_average` in the shape of ``x.mean`` over all spatial axes."""
+def averaged(x: Tensor, cells: VisibleCells, axes: tuple[int, ...], keepdim: bool) -> Tensor:
+    """`global_average` in the shape of ``x.mean(axes, keepdim)``.
+
+    Raises:
+        ValueError: the axes are not all spatial ones.
+    """
+    if sorted(axis % x.ndim for axis in axes) != list(range(2, x.ndim)):
+        raise ValueError(f"a mean over axes {axes} of a map with {x.ndim} has no sparse form")
     pooled = global_average(x, cells)
     return pooled if keepdim else pooled.flatten(1)
 

@@ -27,8 +27,8 @@ def make(spatial_dims, channels=1, **changes):
     return METHODS["synthesis"].build(SynthesisConfig(**settings), Backbone(encoder), modalities=2)
 
 
-def batch(spatial_dims, value=0.0, channels=1, count=3) -> Batch:
-    image = torch.full((count, channels, *(40,) * spatial_dims), value)
+def batch(spatial_dims, value=0.0, channels=1, count=3, size=40) -> Batch:
+    image = torch.full((count, channels, *(size,) * spatial_dims), value)
     number = torch.arange(count)
     return Batch(image, torch.ones(count, spatial_dims), number % 2, number)
 
@@ -42,6 +42,21 @@ def test_no_voxel_of_the_batch_is_used(spatial_dims):
     a, b = (drawn(method, batch(spatial_dims, value)) for value in (0.0, 0.7))
     for x, y in zip([*a.crops, a.places, a.labels], [*b.crops, b.places, b.labels], strict=True):
         assert torch.equal(x, y)
+
+
+def test_views_do_not_depend_on_the_size_of_the_source_crops(spatial_dims):
+    # A volume as large as a crop of 224 pixels and views of 48 would leave one pixel in five of a tissue.
+    method = make(spatial_dims)
+    a, b = (drawn(method, batch(spatial_dims, size=size)) for size in (40, 90))
+    for x, y in zip([*a.crops, a.places, a.labels], [*b.crops, b.places, b.labels], strict=True):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize(("scale", "edge"), [((1.0, 1.0), 32), ((0.25, 0.25), {2: 64, 3: 51})])
+def test_crops_have_a_voxel_for_each_of_the_volume(scale, edge, spatial_dims):
+    edge = edge if isinstance(edge, int) else edge[spatial_dims]
+    assert make(spatial_dims, global_scale=scale).volume_size == edge
+    assert make(spatial_dims, global_scale=scale, volume_size=70).volume_size == 70
 
 
 def test_views_have_the_channels_and_number_of_the_batch(spatial_dims):

@@ -297,11 +297,24 @@ def test_maps_coarser_than_the_mask_are_seen_everywhere():
         (nn.LocalResponseNorm(2), "LocalResponseNorm"),
         (nn.AdaptiveAvgPool2d(2), "more than one cell"),
         (nn.Flatten(), "Flatten"),
+        (nn.AlphaDropout(0.5), "AlphaDropout"),  # its zeros are not 0
+        (nn.FeatureAlphaDropout(0.5), "AlphaDropout"),
     ],
 )
 def test_no_layer_is_left_dense_in_silence(layer, words):
     with pytest.raises(ValueError, match=words):
         sparsify(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), layer))
+
+
+@pytest.mark.parametrize("axes", [(2, 3), (-2, -1), (3, 4)])
+def test_a_mean_over_some_axes_is_not_taken_for_a_global_one(axes):
+    class Rows(nn.Sequential):
+        def forward(self, x):
+            return self[0](x).mean(axes)
+
+    x, visible = torch.rand(2, 1, 8, 8, 8), torch.ones(2, 1, 4, 4, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="has no sparse form"):
+        sparsify(Rows(nn.Conv3d(1, 4, 3, padding=1)))(x, visible)
 
 
 def test_a_mask_that_does_not_fit_is_refused(spatial_dims):

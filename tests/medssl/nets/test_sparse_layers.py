@@ -46,6 +46,14 @@ def test_what_is_hidden_may_be_anything():
     assert show(x, cells).tolist() == [[[[2.0, 0.0], [-1.0, 0.0]]]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_mean_in_half_precision_may_be_over_any_number_of_voxels(dtype):
+    cells = VisibleCells(torch.ones(1, 1, 4, 4, 4, dtype=torch.bool))
+    assert global_average(torch.full((1, 2, 64, 64, 64), 0.5, dtype=dtype), cells).tolist() == [
+        [[[[0.5]]]] * 2
+    ]
+
+
 def test_pooling_counts_seen_positions_only(case):
     x, cells, rows = case
     x = -x  # a maximum that saw the zeros would be 0
