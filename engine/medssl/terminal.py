@@ -1,4 +1,4 @@
-"""Progress on a terminal: one line that renews itself, or plain lines now and then in a log."""
+"""Progress on a terminal: one line that renews itself, or plain lines now and then in a log; notices stay."""
 
 from __future__ import annotations
 
@@ -45,6 +45,11 @@ class Reporter:
     def __call__(self, progress: Progress) -> None:
         """Show one progress, if it is time."""
         if self._silent:
+            return
+        if progress.notice:
+            self._finish_line()
+            self._stream.write(f"{progress.phase}: {progress.message}\n")
+            self._stream.flush()
             return
         now = time.monotonic()
         is_new = progress.phase != self._phase

@@ -38,6 +38,20 @@ def test_a_terminal_line_renews_itself() -> None:
     assert max(map(len, text.splitlines())) < 500
 
 
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["log", "terminal"])
+def test_notices_stay_whole_and_on_lines_of_their_own(stream: io.StringIO) -> None:
+    notices = [f"left out {number}.nii: " + "x" * 200 for number in range(5)]
+    with Reporter(stream) as reporter:
+        reporter(Progress(1, 2, "preparing"))
+        reporter(Progress(2, 2, "preparing", message="2.nii"))
+        for text in notices:
+            reporter(Progress(0, None, "preparing", message=text, notice=True))
+        reporter(Progress(0, 3, "training"))
+    lines = [line.rpartition("\r")[2].rstrip() for line in stream.getvalue().split("\n")]
+    written = ["preparing  2/2  2.nii", *(f"preparing: {text}" for text in notices), "training  0/3", ""]
+    assert lines[-len(written) :] == written
+
+
 def test_the_time_left_of_a_resumed_run_counts_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = [0.0]
     monkeypatch.setattr("medssl.terminal.time.monotonic", lambda: seconds[0])

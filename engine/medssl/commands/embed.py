@@ -112,7 +112,9 @@ def _embed(config: EmbedConfig, workspace: Workspace | None) -> Steps[EmbedResul
                 continue
             notes += [(row.name, note) for note in volume.notes]
             if volume.notes:
-                yield Progress(number, len(rows), f"{prefix}reading", message="; ".join(volume.notes))
+                yield Progress(
+                    number, len(rows), f"{prefix}reading", message="; ".join(volume.notes), notice=True
+                )
             features = yield from _features(volume, encoder, workspace, prefix, keep=len(rows) == 1)
             path = str(row.image.resolve())
             for old in [n for n, info in index.volumes.items() if info.get("path") == path]:

@@ -19,7 +19,7 @@ from medssl.config.sampling import LEAST_CROP, view_size, wanted_sampling
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.runs import Run
-from medssl.store.weights import resolve, suited
+from medssl.store.weights import anchored, resolve, suited
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -108,7 +108,6 @@ def _train(
     from medssl.nets.backbone import Backbone
     from medssl.nets.encoders import build_encoder, set_drop_path
     from medssl.training.first_step import blame_settings
-    from medssl.training.initialise import initialise
     from medssl.training.loop import fit
     from medssl.training.optim import build_optimizer
 
@@ -143,13 +142,13 @@ def _train(
         raise InputError(f"--drop-path: {error}; given --encoder {config.encoder}") from error
     is_new = not folder.checkpoints()  # a resumed run may have been killed before its first one
     if config.init is not None and is_new:
-        yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
+        yield from _initialised(backbone, config.init, folder, fabric)
     settings = fitted_to(settings, dataset)
     if said := warning(settings, loop.batch_size, len(dataset.modalities)):
-        yield Progress(0, loop.steps, "starting", message=said)
+        yield Progress(0, loop.steps, "starting", message=said, notice=True)
     method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
     if config.init is not None and is_new and backbone.decoder is not None:
-        yield Progress(0, loop.steps, "starting", message=initialise(backbone, config.init))
+        yield from _initialised(backbone, config.init, folder, fabric)
     trainable = _mixed(config, _hybrid(config, settings, method, dataset), backbone)
     rate = getattr(method, "encoder_rate", 1.0)
     optimizer = None if rate == 1 else build_optimizer(
@@ -223,6 +222,16 @@ def _mixed(config: PretrainConfig, method: nn.Module, backbone: Backbone) -> nn.
     return Mixture(method, Synthesis(backbone, config.synthesis), config.generated)
 
 
+def _initialised(backbone: Backbone, init: str, folder: Run, fabric: Fabric) -> Steps[None]:
+    """Put weights in; what matched is said, and kept with the run."""
+    from medssl.training.initialise import initialise
+
+    said = Progress(0, None, "starting", message=initialise(backbone, init), notice=True)
+    if fabric.is_global_zero:
+        folder.log(said)
+    yield said
+
+
 def _run_folder(config: PretrainConfig, settings: RunConfig, device: str, first: bool) -> Run:
     if config.resume is not None:
         run = Run.open(config.resume)
@@ -233,7 +242,11 @@ def _run_folder(config: PretrainConfig, settings: RunConfig, device: str, first:
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and (config.out / "config.yaml").exists():
         return Run.open(config.out)  # torchrun began anew after a worker died: go on from the checkpoint
     resolved = config.model_copy(
-        update={"settings": settings.model_dump(mode="json"), "data": config.data.resolve()}
+        update={
+            "settings": settings.model_dump(mode="json"),
+            "data": config.data.resolve(),
+            "init": None if config.init is None else anchored(config.init),
+        }
     )
     return Run.create(config.out, resolved, device=device, seed=config.seed, command="pretrain")
 
@@ -256,7 +269,7 @@ def _open_data(config: PretrainConfig, folder: Run, first: bool) -> Steps[Cache 
         settings = settings.model_copy(update={"labels": True})
     summary = yield from prepare_cache(rows, folder.folder / "cache", settings)
     for remark in summary.remarks:
-        yield Progress(0, None, "preparing", message=remark)
+        yield Progress(0, None, "preparing", message=remark, notice=True)
     return Cache.open(folder.folder / "cache")
 
 

@@ -104,7 +104,7 @@ def _import(config: WeightsConfig) -> Steps[WeightsResult]:
 
     backbone, report = load_foreign(file, config.format)
     encoder = cast("AnyEncoder", backbone.encoder)
-    yield Progress(1, 3, "reading", message=str(report))
+    yield Progress(1, 3, "reading", message=str(report), notice=True)
     dense = None
     if config.data is not None:
         with tempfile.TemporaryDirectory(prefix="medssl-", ignore_cleanup_errors=True) as scratch:
@@ -113,12 +113,12 @@ def _import(config: WeightsConfig) -> Steps[WeightsResult]:
             device = choose_device(config.device)
             dense = fit_on_scans(backbone, encoder, cache, seed=config.seed, device=device)
     elif needs_projection(encoder):
-        yield Progress(2, 3, "writing", message=_NO_PROJECTION)
+        yield Progress(2, 3, "writing", message=_NO_PROJECTION, notice=True)
     metadata = header(backbone, source, report, file, config.data)
     export_weights(out / EXPORTED, backbone, metadata, dense=dense)
     text = card(metadata, source, has_projection=dense is not None)
     write_atomically((out / EXPORTED).with_name("card.md"), text)
-    yield Progress(3, 3, "writing", message=f"licence of the weights: {source.licence}")
+    yield Progress(3, 3, "writing", message=f"licence of the weights: {source.licence}", notice=True)
     return WeightsResult("import", (_entry(resolve(out)),), text)
 
 
@@ -142,7 +142,7 @@ def _open_data(data: Path, source: Source, scratch: Path) -> Steps[Cache]:
     settings = CacheConfig(spacing_range=source.spacing_range)
     summary = yield from prepare_cache(rows, scratch / "cache", settings)
     for image, reason in summary.failures:
-        yield Progress(1, 3, "preparing", message=f"left out {image}: {reason}")
+        yield Progress(1, 3, "preparing", message=f"left out {image}: {reason}", notice=True)
     return open_cache(scratch / "cache")
 
 

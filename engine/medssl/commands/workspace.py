@@ -120,7 +120,7 @@ class Workspace:
         yield Progress(0, None, "reading", message=f"reading {path}")
         volume = self.volume(path, series, frame)
         if volume.notes:
-            yield Progress(0, None, "reading", message="; ".join(volume.notes))
+            yield Progress(0, None, "reading", message="; ".join(volume.notes), notice=True)
         return volume
 
     def volume(self, path: Path, series: str | None = None, frame: int = 0) -> Volume:
@@ -165,7 +165,7 @@ class Workspace:
                     self._store.save(signature, StoredFeatures(arrays, kept.features.geometry))
                 except OSError as error:  # they only save time: whoever asked for them has them
                     said = f"features are not kept: {error.strerror or error}"
-                    yield Progress(1, 1, "embedding", message=said)
+                    yield Progress(1, 1, "embedding", message=said, notice=True)
         return kept
 
     def warm_features(self, volume: Volume, encoder: LoadedEncoder) -> Embedding | None:

@@ -25,7 +25,7 @@ from medssl.config.prepare import CacheConfig
 from medssl.data.chunks import chunk_shape, read_box, to_chunks
 from medssl.data.records import Names, compile_records, read_entries, read_names, write_records
 from medssl.errors import InputError
-from medssl.store.atomic import write_atomically
+from medssl.store.atomic import naming, write_atomically
 
 FORMAT = "medssl-cache-1"
 SHARD_BYTES = 1 << 31
@@ -116,7 +116,8 @@ class CacheWriter:
         self._append({**line, "gone": True})
 
     def _append(self, line: dict[str, Any]) -> None:
-        with (self.folder / "index.jsonl").open("a", encoding="utf-8") as stream:
+        path = self.folder / "index.jsonl"
+        with naming(path), path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
     def _voxels(self, line: dict[str, Any]) -> int:
@@ -298,7 +299,7 @@ def read_settings(folder: Path) -> CacheConfig:
 
 def _write(path: Path, offset: int, array: NDArray[np.generic]) -> None:
     """The chunks of a volume from ``offset`` on; what followed is cut off."""
-    with path.open("r+b" if path.exists() else "w+b") as stream:
+    with naming(path), path.open("r+b" if path.exists() else "w+b") as stream:
         stream.seek(offset)
         stream.truncate()
         for chunk in to_chunks(array, chunk_shape(array.shape)):

@@ -15,7 +15,7 @@ from medssl.data.step_batches import StepBatches
 from medssl.data.table import Row
 from medssl.errors import InputError
 from medssl.protocols import Batch
-from medssl.store.atomic import save_array
+from medssl.store.atomic import naming, save_array
 from medssl.volume import Volume
 from medssl.volume.resample import interpolate, interpolation_matrices
 
@@ -107,7 +107,7 @@ def to_classified(
     image, spacing = fit_image(volume, spacing_range, size)
     if scratch is not None:
         path = scratch / f"{len(list(scratch.iterdir())):06d}-image.npy"
-        with path.open("wb") as file:
+        with naming(path), path.open("wb") as file:
             save_array(file, image)
         image = np.load(path, mmap_mode="r", allow_pickle=False)
     return ClassifiedImage(row, image, spacing, target)

@@ -14,7 +14,7 @@ from medssl.data.scan import read_scan
 from medssl.data.table import Row
 from medssl.errors import InputError
 from medssl.io import read_volume
-from medssl.store.atomic import save_array
+from medssl.store.atomic import naming, save_array
 from medssl.volume import Geometry, Volume
 from medssl.volume.normalize import Normalizer
 from medssl.volume.resample import interpolate, interpolation_matrices, resample_nearest
@@ -165,7 +165,7 @@ def _resampled(label: NDArray[np.int16], native: Geometry, grid: Geometry) -> ND
 
 def _mapped(folder: Path, name: str, array: NDArray[Any]) -> NDArray[Any]:
     path = folder / f"{len(list(folder.iterdir())):06d}-{name}.npy"
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         save_array(file, array)
     return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
 

@@ -195,8 +195,12 @@ def prepare_cache(
         config: settings.
         max_mb: size limit in MB (10^6 bytes), masks included.
         workers: reading processes; 0 takes one per core, at most 4.
+
+    Raises:
+        InputError: no scan could be prepared, or the cache was made for another limit.
     """
     writer = CacheWriter(folder, config)
+    _check_limit(writer, max_mb)
     failures: list[tuple[str, str]] = []
     notes: list[tuple[str, str]] = []
     before = set(writer.lines)
@@ -210,6 +214,7 @@ def prepare_cache(
         for (row, source, version), prepared in zip(todo, results, strict=True):
             values: NDArray[np.float32] | None = None
             limit: int | None = None
+            is_cropped = False
             if isinstance(prepared, str):
                 failures.append((row.origin or str(row.image), prepared))
             else:
@@ -220,7 +225,8 @@ def prepare_cache(
                     share = (max_mb * 1e6 - writer.nbytes) / (len(todo) - done)
                     limit = int(share / each) if share > 0 else values.size
                     values = crop_to(values, limit)
-                    cropped += values.size < prepared.values.size
+                    is_cropped = values.size < prepared.values.size
+                    cropped += is_cropped
                     if writer.nbytes + values.size * each > max_mb * 1e6:
                         failures.append((row.origin or str(row.image), f"over the limit of {max_mb:g} MB"))
                         values = None
@@ -230,6 +236,8 @@ def prepare_cache(
                     label = crop_to(label, limit)
                 made = {"ndim": prepared.ndim, "spacing": list(prepared.spacing), "stated": row.modality}
                 facts = {"source": source, "version": version, **made, **_facts(row, prepared.modality)}
+                if is_cropped:
+                    facts["limit"] = max_mb
                 writer.add(values, facts, label)
             elif source in writer.lines:
                 writer.remove(source)  # left out is left out
@@ -251,6 +259,21 @@ def prepare_cache(
         len(before - set(writer.lines)),
         tuple(notes),
     )
+
+
+def _check_limit(writer: CacheWriter, max_mb: float | None) -> None:
+    """A cache only grows: what was cropped off is not there to give back, and nothing shrinks."""
+    before = max((line["limit"] for line in writer.lines.values() if "limit" in line), default=None)
+    if before is not None and (max_mb is None or max_mb > before):
+        raise InputError(
+            f"{writer.folder}: holds scans cropped to fit --max-mb {before:g}; give that limit again, or "
+            "another folder"
+        )
+    if max_mb is not None and writer.nbytes > max_mb * 1e6:
+        raise InputError(
+            f"{writer.folder}: holds {writer.nbytes / 1e6:.1f} MB already; --max-mb {max_mb:g} needs another "
+            "folder"
+        )
 
 
 def _compare(

@@ -74,7 +74,9 @@ def read_data(path: Path, splits: tuple[str, ...] | None = None) -> list[Row]:
         present = sorted({row.split for row in rows})
         rows = [row for row in rows if row.split in splits]
         if not rows:
-            raise InputError(f"{path}: no row has split {' or '.join(splits)}; it has {', '.join(present)}")
+            wanted = " or ".join(split or "(none)" for split in splits)
+            found = ", ".join(split or "(none)" for split in present)
+            raise InputError(f"{path}: no row has split {wanted}; it has {found}")
     return rows
 
 

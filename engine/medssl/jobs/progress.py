@@ -19,6 +19,8 @@ class Progress:
         phase: what is being done, in words for the user ("embedding", "training").
         metrics: numbers worth plotting (loss, Dice), by name.
         message: a sentence for the user, empty where there is none.
+        notice: whether the message is one that must stay to be read (what was left out, what matched),
+            not one that the next may replace.
     """
 
     step: int
@@ -26,6 +28,7 @@ class Progress:
     phase: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
+    notice: bool = False
 
 
 Steps = Generator[Progress, None, T]

@@ -89,4 +89,7 @@ def _state(values: Any) -> dict[str, Tensor]:
 
 
 def _first_line(error: Exception) -> str:
+    """Why, in a line; a KeyError is the unpickler's, of a byte that it does not know."""
+    if isinstance(error, KeyError):
+        return "not what torch.save writes"
     return " ".join(str(error).split())[:120] or type(error).__name__

@@ -81,7 +81,8 @@ def load_foreign(
         The encoder (and the decoder of Models Genesis) as a `Backbone`, and a report.
 
     Raises:
-        InputError: the file cannot be read safely, or nothing in it fits.
+        InputError: the file cannot be read safely, lacks most of the encoder, or holds values that are not
+            finite.
 
     Reference: key layouts as published with each model.
     """
@@ -115,6 +116,16 @@ def load_foreign(
             f"{path}: nothing in it fits a {format} network (it holds {_some(tuple(state)).strip(' ()')}); "
             "check --format"
         )
+    weights = [key for key in wanted if key.startswith("encoder.") and wanted[key].ndim > 1]
+    lost = [key for key in weights if key not in matched]
+    if 2 * len(lost) > len(weights):
+        raise InputError(
+            f"{path}: {len(lost)} of {len(weights)} kernels of a {format} encoder are missing or of another "
+            f"shape{_some(tuple(lost))}; is the file whole?"
+        )
+    broken = tuple(key for key in matched if not tensors[key].isfinite().all())
+    if broken:
+        raise InputError(f"{path}: holds values that are not finite{_some(broken)}; get it again")
     with torch.no_grad():
         for key in matched:
             wanted[key].copy_(tensors[key])

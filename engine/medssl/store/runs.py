@@ -25,7 +25,7 @@ from typing import Any, Self
 from medssl.config.run import RunConfig
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress
-from medssl.store.atomic import write_atomically
+from medssl.store.atomic import naming, write_atomically
 
 _STOP = "stop"  # as in jobs.process, which needs psutil: a bare GPU machine has none
 PACKAGES = ("napari-medssl", "torch", "monai", "lightning-fabric", "numpy")
@@ -136,7 +136,8 @@ class Run:
             "metrics": dict(progress.metrics),
             "message": progress.message,
         }
-        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as stream:
+        path = self.folder / "events.jsonl"
+        with naming(path), path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
     def events(self) -> list[Mapping[str, Any]]:

@@ -82,6 +82,12 @@ def suited(name: str, spatial_dims: int) -> str:
     return BUNDLED[spatial_dims] if name == BUNDLED[3] else name
 
 
+def anchored(name: str) -> str:
+    """The same weights from any folder: a registry name as it is, what lies on disk by its absolute path."""
+    is_file = name not in read_registry() and Path(name).exists()
+    return str(Path(name).resolve()) if is_file else name
+
+
 def read_registry(folder: Path | None = None) -> dict[str, RegistryEntry]:
     """The registry by name.
 

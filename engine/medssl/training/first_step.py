@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from medssl.errors import InputError
@@ -23,10 +25,27 @@ def blame_settings(steps: Steps[T], settings: str) -> Steps[T]:
     Raises:
         InputError: the first step failed.
     """
+    with blaming(settings):
+        try:
+            first = next(steps)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+    yield first
+    return (yield from steps)
+
+
+@contextmanager
+def blaming(settings: str) -> Iterator[None]:
+    """The same for what is done with the network before its first step.
+
+    Args:
+        settings: what to change, for the message.
+
+    Raises:
+        InputError: what is done failed.
+    """
     try:
-        first = next(steps)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
+        yield
     except InputError:
         raise
     except (ValueError, RuntimeError, IndexError) as error:
@@ -34,5 +53,3 @@ def blame_settings(steps: Steps[T], settings: str) -> Steps[T]:
         if "out of memory" in text or "can't allocate memory" in text:
             raise
         raise InputError(f"the first step failed: {text[:300]}; change {settings}") from error
-    yield first
-    return (yield from steps)

@@ -104,7 +104,7 @@ def fit(
     step = keeper.resume()
     if (used := fabric.strategy.precision.precision) != config.precision:
         said = f"computing in {used}: a CPU has no 16-mixed, and without AMX wrong gradients in bf16-mixed"
-        yield Progress(step, config.steps, "training", message=said)
+        yield Progress(step, config.steps, "training", message=said, notice=True)
     batches = data.batches(step * config.accumulate)
     passes = _Passes(fabric, trainable, model, batches, accumulate=config.accumulate, seed=seed)
     # with 16-mixed a gradient that is not finite is ordinary: the scaler skips that step

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
@@ -20,6 +22,7 @@ from medssl.io import read_volume, write_volume
 from medssl.jobs.progress import Progress, drain
 from medssl.store.runs import Run
 from medssl.store.weights import resolve
+from medssl.training.loop import fit
 from medssl.volume import Geometry, Volume
 
 _SPLITS = (("t", "train"), ("u", "train"), ("v", "val"))
@@ -95,6 +98,7 @@ def test_the_whole_road(tmp_path, tiny_weights, spatial_dims):
     (line,) = [progress.message for progress in said if progress.message.startswith(f"{weights}: ")]
     assert f"encoder {count} of {count} tensors matched, 0 missing; 0 reshaped; new: decoder (" in line
     assert "segmentation (2 tensors), linear (3 tensors); not used: " in line
+    assert line in [event["message"] for event in Run(out).events()]
     assert not list(out.glob("scratch-*")), "no voxels stay in the run folder"
     task = resolve(out).metadata["task"]
     assert task["classes"] == [{"value": 0, "name": "background"}, {"value": 1, "name": "block"}]
@@ -162,6 +166,64 @@ def test_the_command_that_an_interrupted_run_prints_continues_it(tmp_path, tiny_
     steps.close()
     assert cli.main(["finetune", "--resume", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == 4
+
+
+def test_a_run_of_relative_paths_goes_on_from_another_folder(tmp_path, tiny_weights, monkeypatch, capsys):
+    cohort(tmp_path, 2)
+    shutil.copy(tiny_weights[2], tmp_path / "w.safetensors")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    hybrid = {
+        "unlabelled": Path("data.csv"),
+        "hybrid": 0.1,
+        "hybrid_method": "models-genesis",
+        "hybrid_settings": {"decoder_channels": [5] * 4},
+        "hybrid_crop": 32,
+        "hybrid_batch": 2,
+    }
+    steps = finetune.run(settings(Path("data.csv"), Path("run"), "w.safetensors", **hybrid))
+    while next(steps).phase != "training":
+        pass
+    steps.close()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli.main(["finetune", "--resume", "../run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == 4
+    kept = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert kept["unlabelled"] == str(tmp_path / "data.csv")
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_statistics_are_kept_for_single_patches_where_they_were_learned(
+    is_new, tmp_path, tiny_weights, monkeypatch
+):
+    # Those of a random network are not worth keeping: it learned next to nothing with them.
+    kept = []
+
+    def watched(task, *arguments, **options):
+        kept.append(task.fix_statistics)
+        return fit(task, *arguments, **options)
+
+    monkeypatch.setattr("medssl.training.loop.fit", watched)
+    init = {"encoder": "tiny"} if is_new else {}
+    weights = "none" if is_new else tiny_weights[2]
+    drain(finetune.run(settings(cohort(tmp_path, 2), tmp_path / "run", weights, batch_size=1, **init)))
+    assert kept == [not is_new]
+
+
+def test_a_patch_too_small_for_its_batch_is_refused_in_words(tmp_path):
+    config = settings(
+        cohort(tmp_path, 2),
+        tmp_path / "run",
+        "none",
+        batch_size=1,
+        encoder="resnet50",
+        segmentation={"crop": 32},
+    )
+    with pytest.raises(
+        InputError, match=r"more than 1 value per channel.*; change --batch-size or --segmentation.crop"
+    ):
+        drain(finetune.run(config))
+    assert not (tmp_path / "run").exists()
 
 
 def test_several_processes_are_refused_before_a_folder_is_made(tmp_path, monkeypatch):

@@ -127,6 +127,25 @@ def test_a_size_limit_is_kept_and_every_scan_gets_a_share(tmp_path: Path, read: 
     assert result.cropped == 2
 
 
+def test_a_cache_made_for_a_limit_is_not_taken_for_one_of_another(tmp_path: Path, read: list[str]) -> None:
+    rows, folder = make_rows(tmp_path, "1000", "1000", "10"), tmp_path / "c"
+
+    def prepared(limit: float | None, some: list[Row] = rows) -> int:
+        return drain(prepare_cache(some, folder, CacheConfig(), max_mb=limit, workers=1)).reused
+
+    prepared(0.1)
+    assert prepared(0.1) == 3
+    for limit in (0.2, None):  # what was cropped off is gone
+        with pytest.raises(InputError, match=r"cropped to fit --max-mb 0\.1; give that limit again"):
+            prepared(limit)
+    with pytest.raises(InputError, match=r"MB already; --max-mb 0\.01 needs another folder"):
+        prepared(0.01)
+    assert prepared(0.1) == 3, "a refusal changes nothing"
+    folder = tmp_path / "whole"
+    prepared(10)
+    assert prepared(None) == prepared(20) == 3, "nothing was cropped"
+
+
 def test_nothing_readable_is_an_error(tmp_path: Path, read: list[str]) -> None:
     with pytest.raises(InputError, match=r"no scan could be prepared.*truncated"):
         drain(prepare_cache(make_rows(tmp_path, "broken"), tmp_path / "c", CacheConfig(), workers=1))

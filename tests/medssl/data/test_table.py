@@ -64,6 +64,8 @@ def test_splits_are_selected_and_an_empty_split_is_refused(tmp_path: Path) -> No
     assert [row.name for row in read_data(table, ("val",))] == ["b.nii"]
     with pytest.raises(InputError, match="no row has split test"):
         read_data(table, ("test",))
+    with pytest.raises(InputError, match=r"no row has split unlabelled or \(none\); it has train, val"):
+        read_data(table, ("unlabelled", ""))
 
 
 def test_folder_is_searched_for_scans_and_series(tmp_path: Path) -> None:

@@ -298,6 +298,29 @@ def test_what_the_file_lacks_is_reported(tmp_path):
     assert "1 missing (encoder.layer2.0.conv2.weight)" in str(report)
 
 
+def test_a_file_that_lacks_most_of_the_encoder_is_refused(tmp_path):
+    whole = genesis_state()
+    for blocks, is_refused in ((("down_tr64", "down_tr128", "down_tr256"), False), (("down_tr64",), True)):
+        state = {key: value for key, value in whole.items() if key.startswith(blocks)}
+        save_file(state, tmp_path / "rest.safetensors")
+        if is_refused:
+            with pytest.raises(
+                InputError, match=r"rest\.safetensors: 6 of 8 kernels of a genesis encoder are"
+            ):
+                load_foreign(tmp_path / "rest.safetensors", "genesis")
+        else:
+            assert load_foreign(tmp_path / "rest.safetensors", "genesis")[1].missing
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value, tmp_path):
+    state = resnet_state()
+    state["layer2.0.conv2.weight"][0, 0] = value
+    save_file(state, tmp_path / "broken.safetensors")
+    with pytest.raises(InputError, match=r"not finite \(encoder.layer2.0.conv2.weight\); get it again"):
+        load_foreign(tmp_path / "broken.safetensors", "lvm-med")
+
+
 class Bomb:
     def __reduce__(self):
         return exec, ("raise SystemExit('code of the file was run')",)
@@ -332,8 +355,9 @@ def test_damaged_and_absent_files_are_refused(tmp_path):
     torch.save(resnet_state(), tmp_path / "whole.pt")
     data = (tmp_path / "whole.pt").read_bytes()
     (tmp_path / "cut.pt").write_bytes(data[: len(data) // 2])
-    (tmp_path / "text.pt").write_text("no checkpoint")
+    (tmp_path / "text.pt").write_text("hello")
     for name in ("cut.pt", "text.pt", "absent.pt"):
         with pytest.raises(InputError, match=name) as caught:
             load_foreign(tmp_path / name, "swav")
         assert "\n" not in str(caught.value)
+        assert name != "text.pt" or "not what torch.save writes" in str(caught.value)

@@ -218,7 +218,7 @@ def _read(config: DemoConfig, workspace: Workspace, result: DemoResult) -> Steps
     project, kept = fresh_project(config.out)
     result.notes += [*volume.notes, *([kept] if kept else [])]
     if kept:
-        yield Progress(0, None, "making the project", message=kept)
+        yield Progress(0, None, "making the project", message=kept, notice=True)
     workspace.use_project(project)
     if config.input is None:
         return sample_case(workspace), project

@@ -85,7 +85,7 @@ def read_boxed_cohort(start: Start) -> Steps[BoxedCohort]:
         )
         yield Progress(number, total, "reading", message=f"read {row.name or row.image.name}")
     for remark in remarks(notes):
-        yield Progress(total, total, "reading", message=remark)
+        yield Progress(total, total, "reading", message=remark, notice=True)
     train, held = volumes[: len(rows)], volumes[len(rows) :]
     return BoxedCohort(config, tuple(rows), tuple(held_rows), held_out, names, tuple(train), tuple(held))
 

@@ -119,7 +119,7 @@ def _read(start: Start) -> Steps[ClassifiedCohort]:
         )
         yield Progress(number, len(everyone), "reading")
     for remark in remarks(notes):
-        yield Progress(len(everyone), len(everyone), "reading", message=remark)
+        yield Progress(len(everyone), len(everyone), "reading", message=remark, notice=True)
     _check_both_kinds(start, names, known[: len(rows)])
     largest = tuple(max(image.image.shape[1 + axis] for image in images) for axis in range(dims or 0))
     return ClassifiedCohort(

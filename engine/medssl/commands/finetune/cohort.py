@@ -115,7 +115,7 @@ def read_cohort(
             held.append(to_working_grid(row, volume, judged, spacing_range, scratch))
         yield Progress(number, total, "reading", message=f"read {row.name or row.image.name}")
     for remark in remarks(notes):
-        yield Progress(total, total, "reading", message=remark)
+        yield Progress(total, total, "reading", message=remark, notice=True)
     values = class_values(volume.label for volume in train)
     _check_classes(config, values, train, held)
     if not held_rows and len(rows) == 1:

@@ -15,6 +15,7 @@ from medssl.store.runs import Run
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
+    from medssl.config.finetune import FinetuneConfig
     from medssl.nets.encoders import AnyEncoder
     from medssl.training.early_stop import EarlyStop
     from medssl.training.loop import Batches, FitResult
@@ -62,22 +63,28 @@ def fit_task(
     """
     from medssl.training.early_stop import EarlyStop
     from medssl.training.fabric import build_fabric
+    from medssl.training.first_step import blame_settings, blaming
     from medssl.training.initialise import describe_start
     from medssl.training.loop import fit
 
     config, folder, loop = start.config, start.folder, start.config.loop()
     is_new = not folder.checkpoints()  # a resumed run may have been killed before its first one
     if is_new and start.loaded is not None:
-        yield Progress(0, loop.steps, "starting", message=describe_start(task.network, config.init))
+        said = describe_start(task.network, config.init)
+        matched = Progress(0, loop.steps, "starting", message=said, notice=True)
+        folder.log(matched)
+        yield matched
     labelled = task, loader
     task, loader = yield from with_unlabelled(start, task, loader)
     yield Progress(0, loop.steps, "starting", message="loading Lightning Fabric")
     fabric = build_fabric(config.device, loop.precision)
     optimizer = _optimizer(start, task)
 
-    if loop.batch_size == 1:
+    settings = _sizes(config)
+    if loop.batch_size == 1 and start.loaded is not None:  # those of a new network are not worth keeping
         if is_new:
-            _measure_norms(start, *labelled)
+            with blaming(settings):
+                _measure_norms(start, *labelled)
         labelled[0].fix_statistics = True
 
     def calibrated() -> float:
@@ -96,7 +103,8 @@ def fit_task(
         begin=labelled[0].frozen_steps,
     )
     if is_new:
-        early.judge(0)  # the probe it starts from may be the best there is
+        with blaming(settings):
+            early.judge(0)  # the probe it starts from may be the best there is
     thaw = _thaw(start, task, optimizer)
 
     def after_step(step: int) -> bool:
@@ -104,15 +112,18 @@ def fit_task(
             thaw(step)
         return early(step)
 
-    steps = fit(
-        task,
-        loader,
-        loop,
-        fabric=fabric,
-        run=folder,
-        seed=config.seed,
-        optimizer=optimizer,
-        after_step=after_step,
+    steps = blame_settings(
+        fit(
+            task,
+            loader,
+            loop,
+            fabric=fabric,
+            run=folder,
+            seed=config.seed,
+            optimizer=optimizer,
+            after_step=after_step,
+        ),
+        settings,
     )
     fitted = yield from _with_scores(steps, early, folder, figure)
     if fitted.stopped != "signal":
@@ -121,6 +132,12 @@ def fit_task(
         early.restore_best()
         task.to("cpu")
     return fitted, early.best_step
+
+
+def _sizes(config: FinetuneConfig) -> str:
+    """The settings that a first step may fail for."""
+    crop = "classification.size" if config.task == "classification" else f"{config.task}.crop"
+    return f"--batch-size or --{crop}" + (", or --hybrid-crop and --hybrid-settings" if config.hybrid else "")
 
 
 def _measure_norms(start: Start, task: Any, loader: Batches) -> None:

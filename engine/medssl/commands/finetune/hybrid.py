@@ -53,7 +53,7 @@ def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any
     )
     settings = fitted_to(settings, dataset)
     if said := warning(settings, config.hybrid_batch, len(dataset.modalities)):
-        yield Progress(0, loop.steps, "starting", message=f"unlabelled scans: {said}")
+        yield Progress(0, loop.steps, "starting", message=f"unlabelled scans: {said}", notice=True)
     # on a backbone of its own: the decoder of the method is not that of the task
     method = entry.build(settings, Backbone(task.backbone.encoder), len(dataset.modalities))
     ramp = round(config.hybrid_ramp * loop.steps)
@@ -76,5 +76,5 @@ def _cache(start: Start) -> Steps[Cache]:
     # a resumed run reads what is new, or what it was killed before
     summary = yield from prepare_cache(rows, folder, CacheConfig(spacing_range=start.spacing_range))
     for image, reason in summary.failures:
-        yield Progress(0, None, "preparing", message=f"left out {image}: {reason}")
+        yield Progress(0, None, "preparing", message=f"left out {image}: {reason}", notice=True)
     return open_cache(folder)

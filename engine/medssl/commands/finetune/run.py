@@ -22,6 +22,7 @@ from medssl.jobs.progress import Progress, Steps
 from medssl.store.atomic import write_atomically
 from medssl.store.project import Project
 from medssl.store.runs import Run
+from medssl.store.weights import anchored
 
 _ROADS = {
     "segmentation": "medssl.commands.finetune.segmentation",
@@ -82,5 +83,11 @@ def _run_folder(config: FinetuneConfig) -> Run:
         run = Run.open(config.resume)
         run.clear_stop()
         return run
-    resolved = config.model_copy(update={"data": config.data.resolve()})
+    places = {name: getattr(config, name) for name in ("data", "unlabelled", "project")}
+    resolved = config.model_copy(
+        update={
+            "init": config.init if config.init == "none" else anchored(config.init),
+            **{name: path.resolve() for name, path in places.items() if path is not None},
+        }
+    )
     return Run.create(config.out, resolved, device=config.device, seed=config.seed, command="finetune")

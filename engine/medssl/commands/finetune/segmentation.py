@@ -23,7 +23,9 @@ def road(start: Start) -> Steps[Outcome]:
     cohort = yield from read_cohort(config, start.spacing_range, start.dims, start.scratch)
     unseen = [name for value, name in config.classes.items() if value not in cohort.values]
     if unseen:
-        yield Progress(0, None, "reading", message=f"no label yet, left out: {', '.join(unseen)}")
+        yield Progress(
+            0, None, "reading", message=f"no label yet, left out: {', '.join(unseen)}", notice=True
+        )
     scores: dict[str, Score] = {}
     probe = None
     if loaded is not None and not loaded.has_projection and config.mode == "probe":

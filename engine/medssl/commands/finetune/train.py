@@ -81,7 +81,9 @@ def train(start: Start, cohort: Cohort, task: SegmentationTask) -> Steps[tuple[F
         foreground=config.segmentation.foreground,
     )
     if brought_decoder(start):
-        yield Progress(0, None, "starting", message=f"going on with the decoder of {config.init}")
+        yield Progress(
+            0, None, "starting", message=f"going on with the decoder of {config.init}", notice=True
+        )
     looks = PatchLoader(cohort.held, cohort.values, crop, 1, seed=config.seed + 1, foreground=1.0)
     return (yield from fit_task(start, task, loader, lambda: _patch_dice(task, looks, cohort), "Dice"))
 
