@@ -93,7 +93,9 @@ def classify(volume: Volume, classifier: Classifier) -> dict[str, float]:
             f"{classifier.name!r} is for {n}; choose another model"
         )
     image, _ = fit_image(volume, classifier.spacing_range, classifier.size)
-    x = torch.from_numpy(centred(image, classifier.shape))[None]
+    # The canvas of the training images, larger where this one is: nothing is cut off.
+    canvas = tuple(map(max, image.shape[1:], classifier.shape))
+    x = torch.from_numpy(centred(image, canvas))[None]
     with torch.no_grad():
         logits = classifier.network(x.to(next(classifier.network.parameters()).device))[0].float().cpu()
     values: NDArray[np.float32] = (logits.sigmoid() if classifier.multi_label else logits.softmax(0)).numpy()

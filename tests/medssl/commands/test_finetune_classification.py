@@ -87,6 +87,15 @@ def test_the_whole_road_of_one_class_in_two(tmp_path, tiny_weights, spatial_dims
     assert values == sorted(values, reverse=True)
     assert sum(values) == pytest.approx(1, abs=1e-4)
 
+    # A scan longer than all that was learned from is seen to its ends.
+    found, shape = [], (40, 32, 22)[:spatial_dims]
+    for end in (np.arange(shape[-1]) % 2, np.arange(shape[-1]) < shape[-1] // 2):  # as many of each value
+        array = np.full(shape, 300, np.int16)
+        array[::3], array[:2] = 700, 1000 * end
+        write_volume(Volume(array[None], Geometry.from_arrays(shape, (0.5,) * spatial_dims), "MR"), file)
+        found.append(drain(predict.run(PredictConfig(model=str(out), input=file, out=tmp_path / "c.json"))))
+    assert found[0].probabilities != found[1].probabilities
+
 
 def test_several_classes_at_once_and_the_probe_alone(tmp_path, tiny_weights):
     data = table(tmp_path, 2, ("stripes", "spots", "stripes;spots", ""))
