@@ -144,7 +144,7 @@ def _train(
     if config.init is not None and is_new:
         yield from _initialised(backbone, config.init, folder, fabric)
     settings = fitted_to(settings, dataset)
-    if said := warning(settings, loop.batch_size, len(dataset.modalities)):
+    if said := warning(settings, loop.batch_size, loop.steps, len(dataset.modalities)):
         yield Progress(0, loop.steps, "starting", message=said, notice=True)
     method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
     if config.init is not None and is_new and backbone.decoder is not None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from medssl.config.hssl import HsslConfig
+from medssl.config.moco import MocoConfig
 from medssl.config.run import RunConfig
 from medssl.config.swav import SwavConfig
 
@@ -40,16 +41,19 @@ def fitted_to(settings: RunConfig, data: Facts) -> RunConfig:
     return settings
 
 
-def warning(settings: RunConfig, batch_size: int, modalities: int) -> str:
+def warning(settings: RunConfig, batch_size: int, steps: int, modalities: int) -> str:
     """What cannot be learned with these settings on these data, and the way out; empty where all can.
 
     Args:
         settings: from `fitted_to`.
         batch_size: crops per step.
+        steps: of the whole training.
         modalities: of the data.
     """
     if isinstance(settings, HsslConfig) and (alike := settings.levels_without_choice()):
         return f"every scan has the same {alike}, which teaches nothing; fill it in in the data table"
     if isinstance(settings, SwavConfig):
         return settings.too_few_samples(batch_size, modalities)
+    if isinstance(settings, MocoConfig):
+        return settings.too_few_keys(batch_size, steps)
     return ""

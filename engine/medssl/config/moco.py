@@ -31,3 +31,19 @@ class MocoConfig(RunConfig):
         description="keys pass the encoder shuffled, in this many groups with batch statistics of their own, "
         "so that a query cannot find its key by them (MoCo, section 3.3); 1 does not shuffle",
     )
+
+    def too_few_keys(self, batch_size: int, steps: int) -> str:
+        """What to change where the queue is not filled before training ends; empty where it is.
+
+        It begins with random directions, which no query is like.
+
+        Args:
+            batch_size: scans per step.
+            steps: of the whole training.
+        """
+        if self.queue_length <= batch_size * steps:
+            return ""
+        return (
+            f"the queue of {self.queue_length} keys begins with random ones, which {steps} steps of "
+            f"{batch_size} do not all replace; take a queue_length well below {batch_size * steps}"
+        )

@@ -52,7 +52,7 @@ def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any
         together=sampling.together or 1,
     )
     settings = fitted_to(settings, dataset)
-    if said := warning(settings, config.hybrid_batch, len(dataset.modalities)):
+    if said := warning(settings, config.hybrid_batch, loop.steps, len(dataset.modalities)):
         yield Progress(0, loop.steps, "starting", message=f"unlabelled scans: {said}", notice=True)
     # on a backbone of its own: the decoder of the method is not that of the task
     method = entry.build(settings, Backbone(task.backbone.encoder), len(dataset.modalities))
