@@ -23,10 +23,10 @@ class IntensityConfig(RunConfig):
         0.3, ge=0, description="sd of the log gain of each band (method notes: 0.2 to 0.4)"
     )
     energy_sigmas: tuple[float, ...] = Field(
-        (1.0, 2.0, 4.0), description="Gaussian widths of the bands (method notes: 1 to 16 mm)"
+        (1.0, 2.0, 4.0, 8.0, 16.0), description="Gaussian widths of the bands (Philipsen et al.: these)"
     )
-    energy_unit: Literal["voxel", "mm"] = Field(
-        "voxel", description="unit of these widths: voxels of the view, or mm"
+    energy_unit: Literal["voxel", "mm"] | None = Field(
+        None, description="unit of these widths: voxels of the view, or mm; default mm in 3D, voxels in 2D"
     )
     window_p: float = Field(0.0, ge=0, le=1, description="probability of another window (CT)")
     window_jitter: float = Field(0.1, ge=0, lt=0.5, description="its ends move by up to this much")
@@ -45,6 +45,6 @@ class IntensityConfig(RunConfig):
     bias_p: float = Field(0.0, ge=0, le=1, description="probability of a smooth multiplicative field")
     bias_strength: float = Field(0.3, ge=0, description="largest sd of its logarithm")
     blur_p: float = Field(0.3, ge=0, le=1, description="probability of a blur")
-    blur_range: Range = Field((0.1, 1.5), description="width of the blur, voxels")
+    blur_range: Range = Field((0.1, 2.0), description="width of the blur, voxels")
     noise_p: float = Field(0.3, ge=0, le=1, description="probability of Gaussian noise")
     noise_sd: float = Field(0.05, ge=0, description="largest sd of the noise")

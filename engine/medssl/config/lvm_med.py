@@ -69,7 +69,7 @@ class LvmMedConfig(RunConfig):
     scale: Range = Field((0.4, 1.0), description="volume fraction of a view (authors' code: 0.4 to 1)")
     aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a view")
     rotation: float = Field(
-        0.0, ge=0, le=180, description="largest random rotation of a crop, degrees (method notes: 10 to 20)"
+        0.0, ge=0, le=180, description="largest random rotation of a view, degrees (authors' code: none)"
     )
     turn_p: float = Field(
         1.0, ge=0, le=1, description="probability that a view is flipped and turned by quarters"

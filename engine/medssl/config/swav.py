@@ -71,7 +71,7 @@ class SwavConfig(RunConfig):
         1.2, ge=1, description="largest stretch of an axis of a crop (2D: sides up to 4 : 3)"
     )
     rotation: float = Field(
-        0.0, ge=0, le=180, description="largest random rotation of a crop, degrees (method notes: 10 to 20)"
+        15.0, ge=0, le=180, description="largest random rotation of a crop, degrees (method notes: 10 to 20)"
     )
     turn_p: float = Field(
         1.0,

@@ -59,7 +59,7 @@ def perturb(
         slope = 1 + 0.5 * strength * float(sign[0])
         return ((image - 0.5) * slope + 0.5 + 0.2 * strength * float(sign[1])).clamp(0, 1), label
     if family == "energy":
-        bands = EnergyBands()
+        bands = EnergyBands((1.0, 2.0, 4.0))
         gains = torch.cat([3.0 ** (strength * sign[: len(bands.sigmas)]), torch.ones(1)])
         return bands.apply(image, gains[None]).clamp(0, 1), label
     shape = tuple(image.shape[2:])

@@ -43,7 +43,8 @@ class SwavViews:
 class Swav(nn.Module):
     """SwAV (Caron et al. 2020) on medical images (Ghesu et al. 2022, arXiv:2201.01283).
 
-    Views: multi-crop with flips and quarter turns, then energy bands, tone, gamma, linear, bias, blur, noise.
+    Views: multi-crop, rotated, flipped and turned by quarters; then energy bands, tone, gamma, linear, bias,
+    blur, noise.
     Pooled crops: the coarsest level, averaged, is clustered; each crop predicts the codes of the global ones.
     Cells (our dense variant): places that both global crops see are clustered by their dense feature.
 

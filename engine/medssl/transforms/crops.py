@@ -74,7 +74,8 @@ def draw_boxes(
         scale: range of the fraction of the image's volume (area in 2D), uniform.
         aspect: each axis is stretched by up to this factor or its inverse (in 2D sides are up to its square
             apart); the volume is kept unless a side would be longer than the image's.
-        angle: largest rotation about each axis, in degrees; a rotated box may leave the image at its corners.
+        angle: largest rotation about each axis, in degrees. A rotated box too wide for the image along an
+            axis is in its middle there, and leaves it at its corners.
 
     Returns:
         Boxes on the generator's device.
@@ -93,7 +94,8 @@ def draw_boxes(
     voxels = torch.tensor(shape, dtype=extent.dtype, device=extent.device)
     # Rotation acts on voxels, not on fractions of a non-cubic image.
     axes = rotation(turn, n) * (extent * voxels)[:, None] / voxels[:, None]
-    return CropBoxes(extent / 2 + place * (1 - extent), axes)
+    reach = axes.abs().sum(dim=2).clamp(max=1)
+    return CropBoxes(reach / 2 + place * (1 - reach), axes)
 
 
 def crop(

@@ -22,14 +22,15 @@ class EnergyBands:
     contrast as scanners and reconstruction kernels do, but moves nothing.
 
     Args:
-        sigmas: of the Gaussians, fine to coarse; in mm where ``spacing`` is given to a call, else in voxels.
+        sigmas: of the Gaussians, fine to coarse (the reference has these); in mm where ``spacing`` is given
+            to a call, else in voxels.
         centre: share of each axis, around the middle, that energies are measured on when no mask is given.
 
     Reference: Philipsen et al., "Localized energy-based normalization of medical images", IEEE TMI 2015. The
     augmentation is ours (its form in Ghesu et al. 2022 is not published). Borders are mirrored, not wrapped.
     """
 
-    def __init__(self, sigmas: Sequence[float] = (1.0, 2.0, 4.0), centre: float = 0.7) -> None:
+    def __init__(self, sigmas: Sequence[float] = (1.0, 2.0, 4.0, 8.0, 16.0), centre: float = 0.7) -> None:
         if not sigmas or min(sigmas) <= 0:
             raise ValueError(f"sigmas must be positive, got {tuple(sigmas)}")
         if not 0 < centre <= 1:

@@ -74,7 +74,7 @@ class RandomIntensity:
     scale_range: tuple[float, float] = (0.8, 1.2)
     shift_range: tuple[float, float] = (-0.1, 0.1)
     blur_p: float = 0.3
-    blur_range: tuple[float, float] = (0.1, 1.5)
+    blur_range: tuple[float, float] = (0.1, 2.0)
     noise_p: float = 0.3
     noise_sd: float = 0.05
 

@@ -16,6 +16,16 @@ def test_swav_in_2d_has_the_published_crops() -> None:
     assert solid == SwavConfig()
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_swav_has_the_augmentation_that_its_specification_marks(dims: int) -> None:
+    """Section A.5: turned by up to 10 to 20 degrees, five bands, a blur of up to 2 voxels."""
+    settings = SwavConfig.for_dims({}, dims)
+    assert 10 <= settings.rotation <= 20
+    assert settings.intensity.energy_sigmas == (1, 2, 4, 8, 16)
+    assert 0.2 <= settings.intensity.energy_sd <= 0.4
+    assert settings.intensity.blur_range == (0.1, 2)
+
+
 @pytest.mark.parametrize(
     ("settings", "size"),
     [

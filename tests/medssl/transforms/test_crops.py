@@ -64,6 +64,17 @@ def test_boxes_lie_inside_with_the_asked_volume(generator, shape):
     assert ratio.max() > 1.1
 
 
+@SHAPES
+def test_rotated_boxes_lie_inside_where_they_fit(generator, shape):
+    """A box too wide for the image along an axis is in its middle; others have room on both sides."""
+    boxes = draw_boxes(500, shape, generator, scale=(0.1, 1.0), angle=20)
+    half, fits = boxes.extent / 2, boxes.extent <= 1
+    assert (boxes.centre - half)[fits].min() >= -1e-6
+    assert (boxes.centre + half)[fits].max() <= 1 + 1e-6
+    torch.testing.assert_close(boxes.centre[~fits], torch.full(((~fits).sum(),), 0.5))
+    assert 0.1 < fits.float().mean() < 0.9
+
+
 def test_rotation_keeps_volume_and_shape_of_the_crop_in_voxels(generator):
     shape = (40, 20, 10)
     boxes = draw_boxes(50, shape, generator, scale=(0.1, 0.1), aspect=1.0, angle=30)

@@ -22,7 +22,7 @@ def seeded() -> torch.Generator:
 def test_bands_in_mm_are_those_of_as_many_voxels(spatial_dims: int) -> None:
     x = torch.rand(2, 1, *(24,) * spatial_dims, generator=torch.Generator().manual_seed(0))
     in_mm = make(energy_p=1.0, energy_unit="mm", energy_sigmas=(2.0, 4.0))
-    in_voxels = make(energy_p=1.0, energy_sigmas=(1.0, 2.0))
+    in_voxels = make(energy_p=1.0, energy_unit="voxel", energy_sigmas=(1.0, 2.0))
     two_mm = torch.full((2, spatial_dims), 2.0)
     changed = in_mm(x, seeded(), two_mm)
     torch.testing.assert_close(changed, in_voxels(x, seeded(), two_mm))
@@ -30,6 +30,9 @@ def test_bands_in_mm_are_those_of_as_many_voxels(spatial_dims: int) -> None:
     assert not torch.allclose(changed, in_mm(x, seeded(), 2 * two_mm), atol=1e-3)
     with pytest.raises(ValueError, match="size of a voxel"):
         in_mm(x, seeded())
+    by_default = make(energy_p=1.0)(x, seeded(), two_mm)
+    unit = "mm" if spatial_dims == 3 else "voxel"
+    assert torch.equal(by_default, make(energy_p=1.0, energy_unit=unit)(x, seeded(), two_mm))
 
 
 def test_another_window_is_a_setting() -> None:
