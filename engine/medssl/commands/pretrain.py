@@ -146,7 +146,10 @@ def _train(
     settings = fitted_to(settings, dataset)
     if said := warning(settings, loop.batch_size, loop.steps, len(dataset.modalities)):
         yield Progress(0, loop.steps, "starting", message=said, notice=True)
-    method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
+    try:
+        method = cast("nn.Module", entry.build(settings, backbone, len(dataset.modalities)))
+    except ValueError as error:
+        raise InputError(f"settings of {config.method}: {error}; given --encoder {config.encoder}") from error
     if config.init is not None and is_new and backbone.decoder is not None:
         yield from _initialised(backbone, config.init, folder, fabric)
     trainable = _mixed(config, _hybrid(config, settings, method, dataset), backbone)

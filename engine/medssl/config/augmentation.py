@@ -11,6 +11,21 @@ from medssl.config.run import RunConfig
 Range = tuple[float, float]
 
 
+class TurnsConfig(RunConfig):
+    """Symmetries of the square or the cube that a crop is moved by."""
+
+    turn_p: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="probability that a crop is mirrored at random, along each axis or not; 0 where "
+        "laterality matters",
+    )
+    quarter_turns: bool = Field(
+        False, description="turned by quarters too: one of all 8 symmetries of the square, 48 of the cube"
+    )
+
+
 class IntensityConfig(RunConfig):
     """Intensity augmentation of one view; inputs lie in [0, 1].
 

@@ -68,6 +68,9 @@ class FinetuneConfig(CommandConfig):
     hybrid_ramp: float = Field(
         0.1, ge=0, le=1, description="share of the steps over which the weight grows from 0 to its value"
     )
+    hybrid_decay: float = Field(
+        0.0, ge=0, le=1, description="share of the steps, at the end, in which it falls to 0 (0.2 is usual)"
+    )
     hybrid_crop: int | None = Field(
         None, ge=8, description="edge of the unlabelled crops, voxels; by default as in pre-training"
     )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from medssl.config.augmentation import IntensityConfig, Range
-from medssl.config.run import RunConfig
+from medssl.config.augmentation import IntensityConfig, Range, TurnsConfig
 
 
-class HybridConfig(RunConfig):
+class HybridConfig(TurnsConfig):
     """L = class_weight L_class + dense_weight L_dense + balance L_method (Ghesu et al. 2022).
 
     The abstract names the form; weights, schedule and heads are ours. Both weights at 0 leave the method
@@ -36,12 +35,6 @@ class HybridConfig(RunConfig):
     )
     scale: Range = Field((0.25, 1.0), description="volume fraction of that crop")
     aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of that crop")
-    turn_p: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="probability that it is flipped and turned by quarters; 0 where laterality matters",
-    )
     intensity: IntensityConfig = Field(IntensityConfig(), description="intensity augmentation of that crop")
 
     @property

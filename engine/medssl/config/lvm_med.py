@@ -6,11 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from medssl.config.augmentation import IntensityConfig, Range
-from medssl.config.run import RunConfig
+from medssl.config.augmentation import IntensityConfig, Range, TurnsConfig
 
 
-class LvmMedConfig(RunConfig):
+class LvmMedConfig(TurnsConfig):
     """LVM-Med (Nguyen et al., NeurIPS 2023): the paper's values, our choice where it is silent."""
 
     planar: ClassVar = {"size": 224}
@@ -70,9 +69,6 @@ class LvmMedConfig(RunConfig):
     aspect: float = Field(1.2, ge=1, description="largest stretch of an axis of a view")
     rotation: float = Field(
         0.0, ge=0, le=180, description="largest random rotation of a view, degrees (authors' code: none)"
-    )
-    turn_p: float = Field(
-        1.0, ge=0, le=1, description="probability that a view is flipped and turned by quarters"
     )
     intensity: IntensityConfig = Field(IntensityConfig(), description="intensity augmentation of every view")
 

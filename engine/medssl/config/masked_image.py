@@ -6,11 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from medssl.config.augmentation import Range
-from medssl.config.run import RunConfig
+from medssl.config.augmentation import Range, TurnsConfig
 
 
-class MaskedImageConfig(RunConfig):
+class MaskedImageConfig(TurnsConfig):
     """What methods share that hide cells of an image and learn to fill them in."""
 
     planar: ClassVar = {"aspect": (4 / 3) ** 0.5}
@@ -23,13 +22,6 @@ class MaskedImageConfig(RunConfig):
     )
     aspect: float = Field(
         1.2, ge=1, description="largest stretch of an axis of the view (2D: sides up to 4 : 3, as SparK)"
-    )
-    turn_p: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="probability that a view is flipped and turned by quarters (SparK: horizontal flips); "
-        "0 where laterality matters",
     )
     ratio: float = Field(0.6, ge=0, lt=1, description="share of the cells that is hidden")
     cell: int | None = Field(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from medssl.errors import InputError
 
@@ -25,6 +25,19 @@ class RunConfig(BaseModel):
 
     planar: ClassVar[Mapping[str, Any]] = {}
     """Defaults in 2D where they differ from those of the fields, which are those of 3D."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_default(cls, values: Any) -> Any:
+        """What a section does not name is that of the section's own default, not of its class."""
+        if not isinstance(values, Mapping):
+            return values
+        defaults = {
+            name: field.default.model_dump()
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, RunConfig) and isinstance(values.get(name), Mapping)
+        }
+        return _joined(defaults, values)
 
     @classmethod
     def for_dims(cls, values: Mapping[str, Any], dims: int) -> Self:

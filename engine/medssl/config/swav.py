@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from medssl.config.augmentation import IntensityConfig, Range
+from medssl.config.augmentation import IntensityConfig, Range, TurnsConfig
 from medssl.config.run import RunConfig
 
 
@@ -32,7 +32,7 @@ class ClusteringConfig(RunConfig):
     weight: float = Field(1.0, ge=0, description="weight of this loss")
 
 
-class SwavConfig(RunConfig):
+class SwavConfig(TurnsConfig):
     """SwAV-medical (Ghesu et al. 2022): defaults of SwAV where the paper is silent."""
 
     planar: ClassVar = {
@@ -73,12 +73,6 @@ class SwavConfig(RunConfig):
     rotation: float = Field(
         15.0, ge=0, le=180, description="largest random rotation of a crop, degrees (method notes: 10 to 20)"
     )
-    turn_p: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="probability that a crop is flipped and turned by quarters; 0 where laterality matters",
-    )
     intensity: IntensityConfig = Field(IntensityConfig(), description="intensity augmentation of every view")
     synthetic: float = Field(
         0.0,
@@ -102,7 +96,8 @@ class SwavConfig(RunConfig):
     def too_few_samples(self, batch_size: int, modalities: int) -> str:
         """What to change where an assignment has fewer samples than a quarter of its prototypes.
 
-        Most prototypes are then empty in it. Samples are those of the batch and the queue, per modality.
+        Most prototypes are then empty in it. Samples are those of the batch and the queue, per modality;
+        modalities are drawn equally often, as they are by default.
 
         Args:
             batch_size: scans per step.
@@ -111,12 +106,19 @@ class SwavConfig(RunConfig):
         Returns:
             One sentence; empty where there are enough.
         """
+        count = modalities + (self.synthetic > 0)
+        parts = self.prototype_weights(count) if self.modality_mode == "partitioned" else [1.0] * count
+        shares = [(1 - self.synthetic) / modalities] * modalities + [self.synthetic] * (count - modalities)
         for name, config, each in (("crops", self.crops, 1), ("cells", self.cells, self.cells_per_crop)):
-            wanted = math.ceil(config.prototypes / modalities / 4) - batch_size * each // modalities
+            wanted = max(
+                math.ceil(config.prototypes * part / sum(parts) / 4) - int(batch_size * each * share)
+                for part, share in zip(parts, shares, strict=True)
+            )
             if config.weight > 0 and wanted > config.queue_length:
                 return (
                     f"{config.prototypes} prototypes of {name} are many for a batch of {batch_size}: most "
-                    f"stay empty; take {name}.queue_length {wanted} or more, or fewer prototypes"
+                    f"stay empty; take {name}.queue_length {wanted} or more (its {name}.queue_start at some "
+                    "epochs, SwAV: 15), or fewer prototypes"
                 )
         return ""
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from medssl.config.augmentation import IntensityConfig, Range
-from medssl.config.run import RunConfig
+from medssl.config.augmentation import IntensityConfig, Range, TurnsConfig
 
 
-class SynthesisConfig(RunConfig):
+class SynthesisConfig(TurnsConfig):
     """Contrast of cells by the label of generated volumes (after Dey et al. 2025; sizes are ours).
 
     Both views show the whole volume by default: with crops cut and turned independently nothing tells
@@ -29,10 +28,7 @@ class SynthesisConfig(RunConfig):
     global_scale: Range = Field((1.0, 1.0), description="volume fraction of a crop (area in 2D)")
     aspect: float = Field(1.0, ge=1, description="largest stretch of an axis of a crop")
     turn_p: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="probability that a crop is flipped and turned by quarters; 0 where laterality matters",
+        0.0, ge=0, le=1, description="probability that a crop is mirrored at random, along each axis or not"
     )
     intensity: IntensityConfig = Field(
         IntensityConfig(

@@ -44,6 +44,7 @@ class Byol(nn.Module):
             aspect=settings.aspect,
             angle=settings.rotation,
             turn_p=settings.turn_p,
+            quarter_turns=settings.quarter_turns,
         )
         self._steps: int | None = None
 

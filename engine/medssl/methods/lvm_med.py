@@ -85,6 +85,7 @@ class LvmMed(nn.Module):
             aspect=config.aspect,
             angle=config.rotation,
             turn_p=config.turn_p,
+            quarter_turns=config.quarter_turns,
         )
         self.in_mm = config.coordinates == "mm" or (config.coordinates == "auto" and n == 3)
 
@@ -120,15 +121,19 @@ class LvmMed(nn.Module):
         maps = self.backbone(torch.cat(views.images))[-1]  # (2 G N, C, *F)
         pooled = self.norm(self.projector(maps.flatten(2).mean(2)))  # (2 G N, D)
         with torch.autocast(maps.device.type, enabled=False):
-            nodes = pooled.float().view(2, -1, views.nodes, config.dim)  # (2, G, N, D)
-            edges_s, edges_t = (knn_graph(z, config.neighbours) for z in nodes)
-            zs, zt = self.messages(nodes[0], edges_s), self.messages(nodes[1], edges_t)
+            nodes_s, nodes_t = pooled.float().view(2, -1, views.nodes, config.dim)  # (G, N, D)
+            generator = seeded(views.noise, maps.device)
+            # Graphs and solvers break ties by order: in one order, views that are all alike would fit.
+            order = uniform(generator, nodes_t.shape[:2]).argsort(dim=1)  # (G, N) image of each node of t
+            nodes_t = nodes_t.gather(1, order[..., None].expand_as(nodes_t))
+            edges_s, edges_t = (knn_graph(z, config.neighbours) for z in (nodes_s, nodes_t))
+            zs, zt = self.messages(nodes_s, edges_s), self.messages(nodes_t, edges_t)
             alike = F.normalize(zs, dim=-1) @ F.normalize(zt, dim=-1).mT  # (G, N, N)
             vertex = config.alpha * alike
-            generator = seeded(views.noise, maps.device)
             if config.alpha < 1:
                 halves = (maps[:count].float(), maps[count:].float())
-                vertex = vertex + (1 - config.alpha) * self._local(halves, views, generator)
+                local = reordered(self._local(halves, views, generator), order)
+                vertex = vertex + (1 - config.alpha) * local
             edge = edge_affinity(zs, zt, edges_s, edges_t)
             wrong = ~(vertex.isfinite().all() & edge.isfinite().all())
             if total_over_world(wrong.float()) > 0:  # one process may not leave the others waiting
@@ -145,9 +150,10 @@ class LvmMed(nn.Module):
                 starts=config.solver_starts,
                 shortcut=config.shortcut,
             )
+            matching = reordered(matching, order.argsort(dim=1))
             target, right = best_reached(matching.detach(), views.volume)
             loss = mean_over_world(hamming(matching, target), right.new_ones(len(right)))
-        return Losses(loss, self._metrics(vertex.detach(), right, zs.detach(), views))
+        return Losses(loss, self._metrics(vertex.detach(), order, right, zs.detach(), views))
 
     def _local(self, maps: tuple[Tensor, Tensor], views: LvmMedViews, generator: torch.Generator) -> Tensor:
         """Local affinities (G, N, N) of some cells of both maps (G N, C, *F)."""
@@ -171,21 +177,29 @@ class LvmMed(nn.Module):
             return affinity
         return affinity + local_affinity(cells[1], cells[0], places[1], places[0], gamma).mT
 
-    def _metrics(self, vertex: Tensor, right: Tensor, z: Tensor, views: LvmMedViews) -> dict[str, Tensor]:
+    def _metrics(
+        self, vertex: Tensor, order: Tensor, right: Tensor, z: Tensor, views: LvmMedViews
+    ) -> dict[str, Tensor]:
         none = torch.zeros(2, 0, dtype=torch.long, device=vertex.device)
-        calm = solve_qap(vertex, vertex.new_zeros(len(vertex), 0, 0), none, none, "lap")
-        alike = views.volume[:, :, None] == views.volume[:, None, :]  # right as in `best_reached`
+        found = solve_qap(vertex, vertex.new_zeros(len(vertex), 0, 0), none, none, "lap")  # of first order
+        volume = views.volume.gather(1, order.gather(1, found))
+        calm = (volume == views.volume).float()  # right as in `best_reached`
         spread_ = F.normalize(z, dim=-1).flatten(0, 1).std(dim=0).mean() * z.shape[-1] ** 0.5
         metrics = {
             "match_accuracy": right.mean(),
-            "noise_free_accuracy": alike.gather(2, calm[..., None]).float().mean(),  # of first order
+            "noise_free_accuracy": calm.mean(),
             "feature_spread": spread_,
         }
         for number in range(self.modalities if self.modalities > 1 else 0):
             own = views.modality == number
             if bool(own.any()):
-                metrics[f"match_accuracy/modality_{number}"] = right[own].mean()
+                metrics[f"noise_free_accuracy/modality_{number}"] = calm[own].mean()
         return metrics
+
+
+def reordered(affinity: Tensor, order: Tensor) -> Tensor:
+    """Columns of (G, N, N) in the order (G, N)."""
+    return affinity.gather(2, order[:, None].expand_as(affinity))
 
 
 def best_reached(matching: Tensor, volume: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,13 @@ class Mae(nn.Module):
         )
         cell = encoder.levels[-1].stride if config.cell is None else (config.cell,) * encoder.spatial_dims
         self.view = MaskedView(
-            config.size, cell, config.ratio, config.scale, aspect=config.aspect, turn_p=config.turn_p
+            config.size,
+            cell,
+            config.ratio,
+            config.scale,
+            aspect=config.aspect,
+            turn_p=config.turn_p,
+            quarter_turns=config.quarter_turns,
         )
 
     def views(self, batch: Batch, generator: torch.Generator) -> MaskedImage:

@@ -58,6 +58,7 @@ class Moco(nn.Module):
             aspect=settings.aspect,
             angle=settings.rotation,
             turn_p=settings.turn_p,
+            quarter_turns=settings.quarter_turns,
         )
         self._steps: int | None = None
         # random directions until keys have come, as in the reference code

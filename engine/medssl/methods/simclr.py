@@ -51,6 +51,7 @@ class Simclr(nn.Module):
             aspect=settings.aspect,
             angle=settings.rotation,
             turn_p=settings.turn_p,
+            quarter_turns=settings.quarter_turns,
         )
 
     def views(self, batch: Batch, generator: torch.Generator) -> SimclrViews:

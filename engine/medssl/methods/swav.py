@@ -43,7 +43,7 @@ class SwavViews:
 class Swav(nn.Module):
     """SwAV (Caron et al. 2020) on medical images (Ghesu et al. 2022, arXiv:2201.01283).
 
-    Views: multi-crop, rotated, flipped and turned by quarters; then energy bands, tone, gamma, linear, bias,
+    Views: multi-crop, rotated and mirrored; then energy bands, tone, gamma, linear, bias,
     blur, noise.
     Pooled crops: the coarsest level, averaged, is clustered; each crop predicts the codes of the global ones.
     Cells (our dense variant): places that both global crops see are clustered by their dense feature.
@@ -82,7 +82,8 @@ class Swav(nn.Module):
         """Crops of a batch of source patches (B, C, *S); all randomness from ``generator``."""
         first, second, modality = self._sources(batch, generator)
         boxes = self.multicrop.draw(len(first), tuple(first.shape[2:]), generator)
-        boxes = [turned(box, generator, self.config.turn_p) for box in boxes]
+        turn_p, quarters = self.config.turn_p, self.config.quarter_turns
+        boxes = [turned(box, generator, turn_p, quarters=quarters) for box in boxes]
         if second is first:
             crops = self.multicrop.apply(first, boxes).images
         else:

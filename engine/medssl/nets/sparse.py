@@ -42,7 +42,8 @@ _FUNCTIONS_KEEP_ZERO = {
 }  # fmt: skip
 _FUNCTIONS_PER_POSITION = {"sigmoid", "softplus", "hardsigmoid"}
 _SUMS = {"add", "iadd", "add_", "sub", "isub", "sub_"}
-_PRODUCTS = {"mul", "imul", "mul_", "truediv", "div"}
+_QUOTIENTS = {"truediv", "itruediv", "div", "div_"}
+_PRODUCTS = {"mul", "imul", "mul_", *_QUOTIENTS}
 _FACTS = {"getattr", "size", "dim"}
 
 
@@ -178,6 +179,8 @@ class _Rewriter:
         hide = layers.hide if kind == "map" else layers.hide_last
         if name in _FACTS:
             self._kinds[node] = "plain"  # shape, type, device
+        elif name in _QUOTIENTS and node.args[1] in maps:
+            raise self._unknown(node, "divides by a map, which is 0 in hidden cells")
         elif (
             name in _FUNCTIONS_KEEP_ZERO
             or (name in _PRODUCTS and node.args[0] in maps)
@@ -187,24 +190,29 @@ class _Rewriter:
         elif name in _SUMS:
             if len(node.args) != 2 or any(source not in maps for source in node.args):
                 self._follow(node, hide)  # a constant would lift hidden cells off 0
-        elif name in _FUNCTIONS_PER_POSITION:
-            self._follow(node, hide)
         elif name in ("cat", "concat") and _argument(node, 1, "dim") == 1 and kind == "map":
-            return
+            if len(maps) < len(node.all_input_nodes):
+                self._follow(node, hide)  # and so would a constant map
+        elif name in _FUNCTIONS_PER_POSITION or (kind == "last" and _is_over_channels(node, name)):
+            self._follow(node, hide)
         elif name == "permute":
             self._kinds[node] = self._permuted(node, kind)
-        elif name == "mean" and kind == "map" and _is_space(_argument(node, 1, "dim")):
-            axes, keep = tuple(_argument(node, 1, "dim")), bool(_argument(node, 2, "keepdim") or False)
-            pooled = self._exchange(node, layers.averaged, (node.args[0], self._cells, axes, keep))
-            self._kinds[pooled] = "plain"
-        elif node.target in (F.adaptive_avg_pool2d, F.adaptive_avg_pool3d) and kind == "map":
-            size = _argument(node, 1, "output_size")
-            if any(n != 1 for n in (size if isinstance(size, (tuple, list)) else (size,))):
-                raise self._unknown(node, "pools to more than one cell")
-            pooled = self._exchange(node, layers.global_average, (node.args[0], self._cells))
+        elif kind == "map" and (pooled := self._pooled(node, name)) is not None:
             self._kinds[pooled] = "plain"
         else:
             raise self._unknown(node, name)
+
+    def _pooled(self, node: fx.Node, name: str) -> fx.Node | None:
+        """What a mean of a map over space becomes; None if the node is no such mean."""
+        if name == "mean" and _is_space(_argument(node, 1, "dim")):
+            axes, keep = tuple(_argument(node, 1, "dim")), bool(_argument(node, 2, "keepdim") or False)
+            return self._exchange(node, layers.averaged, (node.args[0], self._cells, axes, keep))
+        if node.target in (F.adaptive_avg_pool2d, F.adaptive_avg_pool3d):
+            size = _argument(node, 1, "output_size")
+            if any(n != 1 for n in (size if isinstance(size, (tuple, list)) else (size,))):
+                raise self._unknown(node, "pools to more than one cell")
+            return self._exchange(node, layers.global_average, (node.args[0], self._cells))
+        return None
 
     def _permuted(self, node: fx.Node, kind: Kind) -> Kind:
         order = node.args[1:] if len(node.args) > 2 else tuple(node.args[1])  # type: ignore[arg-type]
@@ -243,6 +251,11 @@ def _find(table: dict[type[nn.Module], Callable[..., Any]], layer: nn.Module) ->
 
 def _argument(node: fx.Node, position: int, name: str) -> Any:
     return node.kwargs[name] if name in node.kwargs else (*node.args, None, None, None)[position]
+
+
+def _is_over_channels(node: fx.Node, name: str) -> bool:
+    """Whether a function is a layer norm of one axis, which comes last."""
+    return name == "layer_norm" and len(_argument(node, 1, "normalized_shape")) == 1
 
 
 def _is_space(dims: Any) -> bool:

@@ -45,8 +45,8 @@ class VisibleCells:
         return self._masks[key]
 
     def counts(self, x: Tensor) -> Tensor:
-        """Number of seen positions of each sample of a map (B, C, *S), (B, 1) float32, at least 1."""
-        return self._seen(tuple(x.shape[2:])).flatten(1).sum(dim=1, keepdim=True).float().clamp_min(1)
+        """Number of seen positions of each sample of a map (B, C, *S), (B, 1) float32."""
+        return self._seen(tuple(x.shape[2:])).flatten(1).sum(dim=1, keepdim=True).float()
 
     def _seen(self, shape: tuple[int, ...]) -> Tensor:
         grid = tuple(self.cells.shape[2:])
@@ -110,7 +110,7 @@ def global_average(x: Tensor, cells: VisibleCells) -> Tensor:
     """Mean of a sparse map over its seen positions: (B, C, *S) -> (B, C, *1)."""
     # In half precision neither the sum over a volume nor the number of its voxels may fit.
     wide = torch.promote_types(x.dtype, torch.float32)
-    mean = x.flatten(2).sum(dim=2, dtype=wide) / cells.counts(x)
+    mean = x.flatten(2).sum(dim=2, dtype=wide) / cells.counts(x).clamp_min(1)
     return _per_sample(mean.to(x.dtype), x.ndim)
 
 

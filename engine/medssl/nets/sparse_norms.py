@@ -35,7 +35,7 @@ def batch_norm(module: _BatchNorm, x: Tensor, cells: VisibleCells) -> Tensor:
         return _by_running(module, x, cells)
     together = isinstance(module, (nn.SyncBatchNorm, SyncedBatchNorm))
     count = cells.counts(x).sum().view(1, 1)
-    count = _over_processes(count) if together else count
+    count = (_over_processes(count) if together else count).clamp_min(1)
     y, mean, variance = _normalise(module, x, cells, count, groups=0, together=together)
     if module.training and module.running_mean is not None:
         rate: float | Tensor = module.momentum or 0.0
@@ -63,7 +63,7 @@ def group_norm(module: nn.GroupNorm | _InstanceNorm, x: Tensor, cells: VisibleCe
     if tracked and not module.training:
         return _by_running(cast("_InstanceNorm", module), x, cells)
     groups = module.num_groups if isinstance(module, nn.GroupNorm) else x.shape[1]
-    count = cells.counts(x)  # (B, 1)
+    count = cells.counts(x).clamp_min(1)  # (B, 1)
     y, mean, variance = _normalise(module, x, cells, count * (x.shape[1] // groups), groups=groups)
     if tracked:
         module = cast("_InstanceNorm", module)

@@ -56,9 +56,19 @@ class PairedLoader:
             yield PairedBatch(**values, unlabelled=theirs)
 
 
-def hybrid_weight(step: int, weight: float, ramp: int) -> float:
-    """Weight of the self-supervised loss: linear from 0 over ``ramp`` steps, then constant."""
-    return weight * min(1.0, (step + 1) / ramp) if ramp > 0 else weight
+def hybrid_weight(step: int, weight: float, ramp: int, end: int = 0, decay: int = 0) -> float:
+    """Weight of the self-supervised loss: up from 0 over ``ramp`` steps, down to 0 over the last ones.
+
+    Args:
+        step: from 0.
+        weight: between the two.
+        ramp: steps over which it grows.
+        end: steps in all; not needed without ``decay``.
+        decay: steps over which it falls.
+    """
+    rise = min(1.0, (step + 1) / ramp) if ramp > 0 else 1.0
+    fall = min(1.0, max(0, end - step) / decay) if decay > 0 else 1.0
+    return weight * min(rise, fall)
 
 
 class HybridTask(nn.Module):
@@ -74,12 +84,15 @@ class HybridTask(nn.Module):
         method: a `medssl.protocols.Trainable` over ``task.backbone``.
         weight: lambda.
         ramp: steps over which the weight grows from 0.
+        decay: share of the steps, at the end, over which it falls to 0; needs `plan`.
 
     Raises:
         ValueError: task and method have two encoders.
     """
 
-    def __init__(self, task: nn.Module, method: nn.Module, weight: float, ramp: int = 0) -> None:
+    def __init__(
+        self, task: nn.Module, method: nn.Module, weight: float, ramp: int = 0, decay: float = 0.0
+    ) -> None:
         super().__init__()
         if method.backbone.encoder is not task.network.encoder:  # type: ignore[union-attr]
             raise ValueError("task and method must share one encoder")
@@ -87,6 +100,8 @@ class HybridTask(nn.Module):
         self.method: Any = method
         self.weight = weight
         self.ramp = ramp
+        self.decay = decay
+        self._steps = 0
 
     @property
     def network(self) -> nn.Module:
@@ -102,6 +117,7 @@ class HybridTask(nn.Module):
 
     def plan(self, steps: int) -> None:
         """Hand the number of steps on to the parts that ask for it."""
+        self._steps = steps
         for part, own in ((self.task, steps), (self.method, self._own(steps))):
             if hasattr(part, "plan"):
                 part.plan(own)
@@ -129,7 +145,8 @@ class HybridTask(nn.Module):
         if own < 0:  # the encoder is to stay as it is
             return ours
         theirs: Losses = self.method(views[1], own)
-        weight = hybrid_weight(own, self.weight, self.ramp)
+        decay = round(self.decay * self._steps)
+        weight = hybrid_weight(own, self.weight, self.ramp, self._own(self._steps), decay)
         metrics: dict[str, Tensor] = {
             **ours.metrics,
             "supervised": ours.total.detach(),

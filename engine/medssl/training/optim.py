@@ -64,7 +64,9 @@ def build_optimizer(
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then down along the schedule; cosine and poly end at ``final_lr`` times the peak.
+    """Linear warm-up, then down along the schedule to ``final_lr`` times the peak.
+
+    A cosine is there at the last step; poly, (1 - e / E)^0.9 at step e of E, one step behind it.
 
     Args:
         step: 0 for the first update.
@@ -78,8 +80,11 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     if config.schedule == "steps":
         passed = sum(step >= round(share * config.steps) for share in config.milestones)
         return config.lr * config.step_factor**passed
-    progress = min(1.0, (step - warmup) / max(1, config.steps - warmup - 1))
-    left = (1 - progress) ** _POWER if config.schedule == "poly" else (1 + math.cos(math.pi * progress)) / 2
+    done, behind = step - warmup, config.steps - warmup
+    if config.schedule == "poly":
+        left = (1 - min(1.0, done / max(1, behind))) ** _POWER
+    else:
+        left = (1 + math.cos(math.pi * min(1.0, done / max(1, behind - 1)))) / 2
     return config.lr * (config.final_lr + (1 - config.final_lr) * left)
 
 

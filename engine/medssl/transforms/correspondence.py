@@ -11,10 +11,17 @@ from medssl.transforms.crops import CropBoxes, sample_at
 from medssl.transforms.spatial import draw_orthogonal
 
 
-def turned(box: CropBoxes, generator: torch.Generator, p: float = 1.0) -> CropBoxes:
-    """The same boxes, each with probability ``p`` flipped and turned: its axes permuted and negated."""
+def turned(box: CropBoxes, generator: torch.Generator, p: float = 1.0, *, quarters: bool = True) -> CropBoxes:
+    """The same boxes, each with probability ``p`` moved by a random symmetry: its axes permuted and negated.
+
+    Args:
+        box: B boxes.
+        generator: source of all randomness.
+        p: probability that a box is moved.
+        quarters: turned too; mirrored alone else.
+    """
     batch, n = box.centre.shape
-    ops = draw_orthogonal(batch, n, generator, p=p)
+    ops = draw_orthogonal(batch, n, generator, rotate=quarters, p=p)
     order = ops.permutation[:, None].expand(-1, n, -1).to(box.axes.device)
     axes = box.axes.gather(2, order)
     return CropBoxes(box.centre, torch.where(ops.flip[:, None].to(axes.device), -axes, axes))

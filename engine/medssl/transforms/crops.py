@@ -72,8 +72,8 @@ def draw_boxes(
         shape: (n,) of the source image, in voxels.
         generator: source of all randomness.
         scale: range of the fraction of the image's volume (area in 2D), uniform.
-        aspect: each axis is stretched by up to this factor or its inverse (in 2D sides are up to its square
-            apart); the volume is kept unless a side would be longer than the image's.
+        aspect: an axis is stretched by up to this factor (in 2D sides are up to its square apart); the volume
+            is kept unless a side would be longer than the image's.
         angle: largest rotation about each axis, in degrees. A rotated box too wide for the image along an
             axis is in its middle there, and leaves it at its corners.
 
@@ -85,7 +85,8 @@ def draw_boxes(
     if aspect < 1:
         raise ValueError(f"aspect must be at least 1, got {aspect}")
     n = len(shape)
-    stretch = uniform(generator, (batch, n), -math.log(aspect), math.log(aspect))
+    most = math.log(aspect) * n / (2 * (n - 1))  # the mean taken off, the largest is log(aspect)
+    stretch = uniform(generator, (batch, n), -most, most)
     fraction = uniform(generator, (batch, 1), *scale)
     turn = uniform(generator, (batch, n * (n - 1) // 2), -angle, angle).deg2rad()
     place = uniform(generator, (batch, n))

@@ -28,7 +28,7 @@ class MaskedImage:
 
 @dataclass(frozen=True)
 class MaskedView:
-    """Random resized crop, flip and quarter turn, then a random mask of whole cells.
+    """Random resized crop, mirrored and turned, then a random mask of whole cells.
 
     Args:
         size: edge of the view in voxels; None keeps the shape of the source.
@@ -36,7 +36,8 @@ class MaskedView:
         ratio: share of the cells that is hidden.
         scale: volume fraction of the source that the view shows.
         aspect: largest stretch of an axis.
-        turn_p: probability of a flip and turn.
+        turn_p: probability that the view is mirrored.
+        quarter_turns: turned by quarters too.
 
     Reference: Tian et al. (SparK), ICLR 2023, sections 3.1 and 4.1.
     """
@@ -47,6 +48,7 @@ class MaskedView:
     scale: tuple[float, float] = (0.67, 1.0)
     aspect: float = 1.2
     turn_p: float = 1.0
+    quarter_turns: bool = False
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> MaskedImage:
         """A view of source crops (B, C, *S); all randomness from ``generator``.
@@ -62,7 +64,8 @@ class MaskedView:
                 "settings.cell or sampling.crop"
             )
         boxes = draw_boxes(len(x), source, generator, scale=self.scale, aspect=self.aspect)
-        image = crop(x, [turned(boxes, generator, self.turn_p)], shape)[0]
+        boxes = turned(boxes, generator, self.turn_p, quarters=self.quarter_turns)
+        image = crop(x, [boxes], shape)[0]
         grid = tuple(n // c for n, c in zip(shape, self.cell, strict=True))
         try:
             visible = draw_visible(len(x), grid, self.ratio, generator)

@@ -30,17 +30,19 @@ class ViewPair:
 
 @dataclass(frozen=True)
 class ViewPairs:
-    """Two crops, flipped and turned by quarters, each with intensities of its own.
+    """Two crops, mirrored and turned, each with intensities of its own.
 
     Args:
         crops: size, scale, stretch and rotation; two global crops, no local ones.
         intensity: energy bands, window, tone, gamma, bias, linear, blur, noise.
-        turn_p: probability that a crop is flipped and turned.
+        turn_p: probability that a crop is mirrored.
+        quarter_turns: turned by quarters too.
     """
 
     crops: MultiCrop
     intensity: ViewIntensity
     turn_p: float = 1.0
+    quarter_turns: bool = False
 
     @classmethod
     def of(
@@ -52,6 +54,7 @@ class ViewPairs:
         aspect: float = 1.2,
         angle: float = 0.0,
         turn_p: float = 1.0,
+        quarter_turns: bool = False,
     ) -> Self:
         """From plain settings.
 
@@ -61,10 +64,11 @@ class ViewPairs:
             scale: range of the volume fraction of a crop.
             aspect: largest stretch of an axis.
             angle: largest rotation, degrees.
-            turn_p: probability of flips and quarter turns.
+            turn_p: probability that a crop is mirrored.
+            quarter_turns: turned by quarters too.
         """
         crops = MultiCrop(size, size, local_count=0, global_scale=scale, aspect=aspect, angle=angle)
-        return cls(crops, ViewIntensity.of(intensity), turn_p)
+        return cls(crops, ViewIntensity.of(intensity), turn_p, quarter_turns)
 
     def __call__(self, x: Tensor, generator: torch.Generator, spacing: Tensor) -> ViewPair:
         """Two views; all randomness from ``generator``.
@@ -75,7 +79,7 @@ class ViewPairs:
             spacing: (B, n) mm per voxel of ``x``.
         """
         drawn = self.crops.draw(len(x), tuple(x.shape[2:]), generator)
-        first, second = (turned(box, generator, self.turn_p) for box in drawn)
+        first, second = (turned(box, generator, self.turn_p, quarters=self.quarter_turns) for box in drawn)
         length = spacing * torch.tensor(x.shape[2:]).to(spacing)
         one, two = (
             self.intensity(view, generator, box.voxel(length, view.shape[2:]))

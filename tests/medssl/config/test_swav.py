@@ -24,6 +24,16 @@ def test_few_samples_per_prototype_are_said(crops, modalities: int, batch_size: 
     assert bool(words) == bool(said)
 
 
+def test_the_largest_block_decides() -> None:
+    """Volumes 10000 : 100 share 3000 prototypes as 10 : 1 by their roots: 2727 / 4 - 16 / 2."""
+    config = SwavConfig(prototype_split="sqrt").for_modalities((10_000, 100))
+    assert "crops.queue_length 674 or more" in config.too_few_samples(16, 2)
+    generated = SwavConfig(synthetic=0.25)  # three blocks of 1000; of 16 samples 6, 6 and 4
+    assert "crops.queue_length 246 or more" in generated.too_few_samples(16, 2)
+    shared = SwavConfig(prototype_split="sqrt", modality_mode="shared").for_modalities((10_000, 100))
+    assert "crops.queue_length 367 or more" in shared.too_few_samples(16, 2)
+
+
 def test_cells_count_all_places_of_a_crop() -> None:
     config = SwavConfig.model_validate(
         {"crops": {"weight": 0}, "cells": {"weight": 1, "prototypes": 256}, "cells_per_crop": 2}

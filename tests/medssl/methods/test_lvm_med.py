@@ -201,6 +201,23 @@ def test_images_of_one_volume_may_stand_for_each_other(spatial_dims):
         assert losses.metrics["match_accuracy"] == 1
 
 
+@pytest.mark.parametrize("gumbel_scale", [0.0, 1.0])
+def test_a_collapsed_encoder_matches_by_chance(spatial_dims, gumbel_scale):
+    """All images alike: one of N is right (C.7, law 11), and the loss is not at its least."""
+    method = make(spatial_dims, gumbel_scale=gumbel_scale, dim=8).eval()
+    with torch.no_grad():
+        for parameter in method.backbone.parameters():
+            parameter.zero_()
+    views = drawn(method, batch(spatial_dims, 12))
+    found = [method(replace(views, noise=number), 0) for number in range(40)]
+    for name in ("noise_free_accuracy", "match_accuracy"):
+        right = sum(float(losses.metrics[name]) for losses in found) / 40  # of 480 images
+        assert right == pytest.approx(1 / 6, abs=0.08), name
+    mean = sum(float(losses.total.detach()) for losses in found) / 40
+    assert mean == pytest.approx(2 * 6 * 5 / 6, abs=1)
+    assert found[0].metrics["feature_spread"] < 1e-3
+
+
 def test_processes_need_whole_graphs(spatial_dims, monkeypatch):
     monkeypatch.setattr("medssl.methods.lvm_med.world_size", lambda: 2)
     drawn(make(spatial_dims), batch(spatial_dims, 12))
@@ -211,8 +228,8 @@ def test_processes_need_whole_graphs(spatial_dims, monkeypatch):
 def test_accuracy_is_reported_per_modality(spatial_dims):
     method = make(spatial_dims, modalities=2, gumbel_scale=1.0)
     metrics = method(drawn(method, batch(spatial_dims)), 0).metrics
-    mean = (metrics["match_accuracy/modality_0"] + metrics["match_accuracy/modality_1"]) / 2
-    torch.testing.assert_close(mean, metrics["match_accuracy"])
+    mean = (metrics["noise_free_accuracy/modality_0"] + metrics["noise_free_accuracy/modality_1"]) / 2
+    torch.testing.assert_close(mean, metrics["noise_free_accuracy"])
 
 
 def test_affinities_that_are_not_finite_make_the_loss_so(spatial_dims):

@@ -85,6 +85,24 @@ class Next(nn.Module):
         return [x + y.permute(0, self.n + 1, *range(1, self.n + 1))]
 
 
+class Functional(nn.Module):
+    """A layer norm over channels by function, as 2D norms of ConvNeXt have it, and a map that is joined."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        conv = Conv[Conv.CONV, n]
+        self.n = n
+        self.stem, self.last = conv(1, 6, 2, stride=2), conv(7, 6, 3, padding=1)
+        self.weight, self.bias = nn.Parameter(torch.ones(6)), nn.Parameter(torch.zeros(6))
+        self.places = nn.Parameter(torch.linspace(0, 1, SIDE // 2).expand(2, 1, *(SIDE // 2,) * n).clone())
+
+    def forward(self, x):
+        y = self.stem(x).permute(0, *range(2, self.n + 2), 1)
+        y = nn.functional.layer_norm(y, (6,), self.weight, self.bias, 1e-6)
+        joined = torch.cat([y.permute(0, self.n + 1, *range(1, self.n + 1)), self.places], dim=1)
+        return [joined, self.last(joined)]
+
+
 class Pooled(nn.Module):
     """Global means of a map, by layer and by method."""
 
@@ -121,6 +139,7 @@ NETS = {
     "bottleneck": Pyramid,
     "mixed": Mixed,
     "convnext": Next,
+    "functional": Functional,
     "pooled": Pooled,
     "colour": colour,
     "genesis": genesis,
@@ -304,6 +323,16 @@ def test_maps_coarser_than_the_mask_are_seen_everywhere():
 def test_no_layer_is_left_dense_in_silence(layer, words):
     with pytest.raises(ValueError, match=words):
         sparsify(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), layer))
+
+
+def test_a_quotient_of_maps_is_refused():
+    class Quotient(nn.Sequential):
+        def forward(self, x):
+            x = self[0](x)
+            return x / x.relu()
+
+    with pytest.raises(ValueError, match="divides by a map"):
+        sparsify(Quotient(nn.Conv2d(1, 4, 3, padding=1)))
 
 
 @pytest.mark.parametrize("axes", [(2, 3), (-2, -1), (3, 4)])

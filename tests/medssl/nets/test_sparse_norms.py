@@ -92,6 +92,18 @@ def test_instance_norm_is_that_of_each_samples_rows(case, spatial_dims):
     torch.testing.assert_close(fixed[0], line.eval()(rows[0].T[None])[0].T)
 
 
+def test_a_sample_without_a_seen_cell_counts_for_nothing(case, spatial_dims):
+    x, cells, rows = case
+    kept = cells.cells.clone()
+    kept[1] = False
+    cells = VisibleCells(kept)
+    ours, theirs = Norm[Norm.BATCH, spatial_dims](4).double(), nn.BatchNorm1d(4).double()
+    result = batch_norm(ours, hide(x, cells), cells)
+    expected = theirs(torch.cat([rows[0], rows[2]]))
+    torch.testing.assert_close(torch.cat(rows_of(result, cells)), expected)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
 def test_a_sample_without_a_seen_cell_gives_zeros():
     cells = VisibleCells(torch.zeros(2, 1, 2, 2, dtype=torch.bool))
     x = torch.zeros(2, 4, 4, 4, requires_grad=True)

@@ -68,6 +68,9 @@ def parts() -> tuple[Scaled, Scaled]:
 def test_weight_grows_to_its_value():
     assert [hybrid_weight(step, 2.0, 4) for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
     assert hybrid_weight(0, 2.0, 0) == 2.0
+    # 10 steps, up over the first 2, down over the last 4
+    falling = [hybrid_weight(step, 2.0, 2, end=10, decay=4) for step in range(11)]
+    assert falling == [1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.5, 1.0, 0.5, 0.0]
 
 
 def test_loss_is_the_weighted_sum_and_both_reach_the_encoder():

@@ -122,9 +122,16 @@ def test_steps_halve_the_rate_at_the_milestones() -> None:
     config = TrainingConfig(steps=100, lr=1.0, warmup=0, schedule="steps")
     rates = [learning_rate(step, config) for step in (0, 19, 20, 40, 60, 79, 80, 99)]
     assert rates == [1, 1, 0.5, 0.25, 0.125, 0.125, 0.0625, 0.0625]
-    poly = TrainingConfig(steps=101, lr=1.0, warmup=0, schedule="poly", final_lr=0)
-    assert learning_rate(50, poly) == pytest.approx(0.5**0.9)
-    assert learning_rate(100, poly) == 0
+
+
+@pytest.mark.parametrize("warmup", [0, 0.1])
+def test_poly_is_that_of_nnssl(warmup: float) -> None:
+    """lr0 (1 - e / E)^0.9 at step e of E: the last step is not at 0."""
+    config = TrainingConfig(steps=1000, lr=1e-2, warmup=warmup, schedule="poly", final_lr=0)
+    total = 1000 - round(1000 * warmup)
+    for e in (0, total // 2, total - 10, total - 1):
+        expected = 1e-2 * (1 - e / total) ** 0.9
+        assert learning_rate(1000 - total + e, config) == pytest.approx(expected, rel=1e-12)
 
 
 def test_nesterov_is_a_choice(toy) -> None:

@@ -55,9 +55,12 @@ def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any
     if said := warning(settings, config.hybrid_batch, loop.steps, len(dataset.modalities)):
         yield Progress(0, loop.steps, "starting", message=f"unlabelled scans: {said}", notice=True)
     # on a backbone of its own: the decoder of the method is not that of the task
-    method = entry.build(settings, Backbone(task.backbone.encoder), len(dataset.modalities))
+    try:
+        method = entry.build(settings, Backbone(task.backbone.encoder), len(dataset.modalities))
+    except ValueError as error:
+        raise InputError(f"--hybrid-settings of {config.hybrid_method}: {error}") from error
     ramp = round(config.hybrid_ramp * loop.steps)
-    hybrid = HybridTask(task, method, config.hybrid, ramp)  # type: ignore[arg-type]
+    hybrid = HybridTask(task, method, config.hybrid, ramp, config.hybrid_decay)  # type: ignore[arg-type]
     return hybrid, PairedLoader(loader, Loader(dataset, sampler))
 
 
