@@ -13,6 +13,8 @@ import pytest
 
 from medssl.cli import COMMANDS
 from medssl.config.arguments import parse
+from medssl.config.merge import merge
+from medssl.config.pretrain import PretrainConfig
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "weights").rglob("*.md")])
@@ -47,6 +49,21 @@ def test_commands_have_their_options(document: Path) -> None:
             module, _, name = COMMANDS[words[0]].config.partition(":")
             model = getattr(import_module(module), name)
             parse(model, f"medssl {words[0]}", "", words[1:])
+
+
+@pytest.mark.parametrize("text", blocks(ROOT / "docs" / "published.md", "yaml"), ids=lambda t: t.split()[1])
+def test_published_trainings_are_settings_that_fit_each_other(text: str, tmp_path: Path) -> None:
+    from medssl.methods import METHODS
+    from medssl.nets.backbone import Backbone
+    from medssl.nets.encoders import build_encoder
+
+    path = tmp_path / "published.yaml"
+    path.write_text(text, encoding="utf-8")
+    config = merge(PretrainConfig, {"config": path, "data": "scans", "out": "run"})
+    entry = METHODS[config.method]
+    settings = entry.config_class().for_dims(config.settings, config.dims)
+    method = entry.build(settings, Backbone(build_encoder(config.encoder, config.dims)), 1)
+    assert method.config == settings
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

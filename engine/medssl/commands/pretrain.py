@@ -16,6 +16,7 @@ from medssl.config.hssl import HsslConfig
 from medssl.config.pretrain import PretrainConfig
 from medssl.config.run import RunConfig, explain
 from medssl.config.sampling import LEAST_CROP, view_size, wanted_sampling
+from medssl.config.synthesis import SynthesisConfig
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.runs import Run
@@ -112,7 +113,7 @@ def _train(
     from medssl.training.optim import build_optimizer
 
     loop, sampling = config.loop(), config.sampling
-    cache = yield from _open_data(config, folder, fabric.is_global_zero)
+    cache = yield from _open_data(config, settings, folder, fabric.is_global_zero)
     fabric.barrier()
     dataset = CropDataset(
         cache if cache is not None else _cache_of(folder),
@@ -247,30 +248,36 @@ def _run_folder(config: PretrainConfig, settings: RunConfig, device: str, first:
     resolved = config.model_copy(
         update={
             "settings": settings.model_dump(mode="json"),
-            "data": config.data.resolve(),
+            "data": None if config.data is None else config.data.resolve(),
             "init": None if config.init is None else anchored(config.init),
         }
     )
     return Run.create(config.out, resolved, device=device, seed=config.seed, command="pretrain")
 
 
-def _open_data(config: PretrainConfig, folder: Run, first: bool) -> Steps[Cache | None]:
-    """The prepared cache; scans that are not prepared yet are brought into the run folder."""
+def _open_data(config: PretrainConfig, settings: RunConfig, folder: Run, first: bool) -> Steps[Cache | None]:
+    """The prepared cache; what is not prepared yet is brought into the run folder."""
     from medssl.data.cache import Cache
     from medssl.data.shards import is_prepared, open_cache
 
-    if is_prepared(config.data):
+    if config.data is not None and is_prepared(config.data):
         return open_cache(config.data)
     if not first:
         return None
+    if isinstance(settings, SynthesisConfig) and config.data is None:
+        from medssl.training.generated import write_generated
+
+        place, intensity = folder.folder / "cache", settings.intensity.model_dump()
+        yield from write_generated(place, config.cache, config.dims, intensity, config.seed)
+        return Cache.open(place)
     from medssl.data.preparation import prepare_cache
     from medssl.data.table import read_data
 
-    rows = read_data(config.data, config.sampling.splits)
-    settings = config.cache
+    rows = read_data(cast("Path", config.data), config.sampling.splits)
+    stored = config.cache
     if config.hybrid.dense_weight:
-        settings = settings.model_copy(update={"labels": True})
-    summary = yield from prepare_cache(rows, folder.folder / "cache", settings)
+        stored = stored.model_copy(update={"labels": True})
+    summary = yield from prepare_cache(rows, folder.folder / "cache", stored)
     for remark in summary.remarks:
         yield Progress(0, None, "preparing", message=remark, notice=True)
     return Cache.open(folder.folder / "cache")

@@ -10,7 +10,10 @@ from medssl.config.augmentation import IntensityConfig, Range, TurnsConfig
 
 
 class LvmMedConfig(TurnsConfig):
-    """LVM-Med (Nguyen et al., NeurIPS 2023): the paper's values, our choice where it is silent."""
+    """LVM-Med (Nguyen et al., NeurIPS 2023): the paper's values, our choice where it is silent.
+
+    The published training is in docs/published.md.
+    """
 
     planar: ClassVar = {"size": 224}
 

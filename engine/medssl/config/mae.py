@@ -12,8 +12,7 @@ from medssl.config.masked_image import MaskedImageConfig
 class MaeConfig(MaskedImageConfig):
     """MAE with a dense encoder (OpenMind, Wald et al. 2025): hidden voxels are replaced at the input.
 
-    Published: encoder resenc-l, size 160, cell 16, decoder pyramid, decoder_channels (32, 32, 64, 128, 256,
-    320); optimizer sgd, lr 1e-2, momentum 0.99, weight_decay 3e-5, clip 12.
+    The published training is in docs/published.md.
     """
 
     ratio: float = Field(0.75, ge=0, lt=1, description="share of the cells that is hidden (published: 0.75)")
@@ -23,5 +22,5 @@ class MaeConfig(MaskedImageConfig):
     fill: Literal["zero", "mean", "token"] = Field(
         "mean",
         description="what stands in hidden voxels: zero, the mean of the seen ones (published: 0 after "
-        "z-scoring, which is the same) or a learned value per channel",
+        "z-scoring, the mean of the image) or a learned value per channel",
     )

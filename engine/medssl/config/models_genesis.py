@@ -10,8 +10,7 @@ from medssl.config.run import RunConfig
 class ModelsGenesisConfig(RunConfig):
     """Models Genesis (Zhou et al. 2021): undo four corruptions; probabilities of the published configuration.
 
-    The published training: encoder genesis, sampling.crop 64 with shape (32, 64, 64), batch size 6, SGD with
-    learning rate 1, momentum 0.9 and no weight decay, halved every 40 epochs.
+    The published training is in docs/published.md.
     """
 
     shape: tuple[int, ...] | None = Field(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medssl.config.command import CommandConfig
 from medssl.config.hybrid import HybridConfig
@@ -64,8 +64,10 @@ class PretrainConfig(CommandConfig):
     """Pre-train an encoder on unlabelled scans."""
 
     method: str = Field(description="method, for example swav", json_schema_extra={"cli": "positional"})
-    data: Path = Field(
-        description="prepared cache, list of caches (.caches), data table (CSV) or folder of scans"
+    data: Path | None = Field(
+        None,
+        description="prepared cache, list of caches (.caches), data table (CSV) or folder of scans; needed "
+        "by all methods but synthesis, which learns from generated volumes",
     )
     out: Path = Field(description="run folder to make")
     dims: Literal[2, 3] = Field(3, description="2 for images and slices, 3 for volumes")
@@ -104,6 +106,12 @@ class PretrainConfig(CommandConfig):
     cache: CacheConfig = Field(
         CacheConfig(), description="how scans are prepared, where data is no prepared cache"
     )
+
+    @model_validator(mode="after")
+    def _needs_scans(self) -> Self:
+        if self.data is None and self.method != "synthesis":
+            raise ValueError("--data: is needed; synthesis alone learns without scans")
+        return self
 
     def loop(self) -> TrainingConfig:
         """Training settings with the short options put in."""

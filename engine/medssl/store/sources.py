@@ -68,7 +68,7 @@ SOURCES: dict[str, Source] = {
     "lvm-med": Source(
         "LVM-Med, ResNet-50, 1.3 million medical images from 55 sets (Nguyen et al., NeurIPS 2023)",
         "https://github.com/duyhominhnguyen/LVM-Med",
-        "CC BY-NC-ND 2.0",
+        "CC BY-NC-ND 2.0 (README of the source) or CC BY-NC-SA 4.0 (its licence file): they disagree",
         "lvm-med",
         ("CT", "MR"),
         notes=(_COLOUR,),
@@ -77,7 +77,7 @@ SOURCES: dict[str, Source] = {
         "OpenMind, ResEnc-L, 114 thousand head and neck MR volumes (Wald et al., arXiv:2412.17041)",
         "https://huggingface.co/AnonRes",
         "CC BY 4.0",
-        "openmind",
+        "mae",
         ("MR",),
         (1.0, 1.0),
         (

@@ -81,6 +81,7 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
         passed = sum(step >= round(share * config.steps) for share in config.milestones)
         return config.lr * config.step_factor**passed
     done, behind = step - warmup, config.steps - warmup
+    left: float
     if config.schedule == "poly":
         left = (1 - min(1.0, done / max(1, behind))) ** _POWER
     else:

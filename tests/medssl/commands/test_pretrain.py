@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from pydantic import ValidationError
 
 from medssl.commands import pretrain
 from medssl.config.hssl import HsslConfig
@@ -21,13 +22,14 @@ from medssl.config.sampling import wanted_sampling
 from medssl.config.simclr import SimclrConfig
 from medssl.config.spark import SparkConfig
 from medssl.config.swav import SwavConfig
+from medssl.data.cache import Cache
 from medssl.data.dataset import CropDataset
 from medssl.errors import InputError
 from medssl.inference.load import load_encoder
 from medssl.io import read_volume, write_volume
 from medssl.jobs.progress import drain
 from medssl.store.runs import Run
-from medssl.training import calibration
+from medssl.training import calibration, generated
 from medssl.training.calibration import calibrate_norms
 from medssl.training.checkpoint import load_checkpoint
 from medssl.volume import Volume
@@ -166,6 +168,10 @@ def test_labels_of_the_table_join_the_training(pretrain_config, scans: Path) -> 
         ({"sampling": {"splits": ["val"]}}, "no row has split val"),
         ({"data": Path("absent")}, "absent: no such file"),
         ({"encoder": "huge"}, "--encoder huge"),
+        (
+            {"method": "mae", "settings": {"decoder": "pyramid", "decoder_channels": [4] * 6}},
+            "settings of mae: 4 levels decode to as many maps.*given --encoder tiny",
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_line(pretrain_config, changes: dict[str, object], words: str) -> None:
@@ -338,11 +344,40 @@ def test_a_crop_that_is_no_multiple_of_the_stride_is_exported(pretrain_config, s
     assert drain(pretrain.run(config)).weights == config.out / "exported" / "model.safetensors"
 
 
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_synthesis_learns_without_scans(
+    spatial_dims: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generated, "_SIZES", {2: (3, 48), 3: (3, 48)})
+    monkeypatch.setattr(pretrain, "_PROJECTION_EDGE", {2: 48, 3: 48})
+    config = PretrainConfig(
+        method="synthesis",
+        out=tmp_path / "run",
+        dims=spatial_dims,
+        encoder="tiny",
+        settings={"global_size": 32, "cells_per_crop": 32, "hidden": 16, "dim": 8},
+        training={"steps": 2, "batch_size": 2, "log_every": 1},
+    )
+    result = drain(pretrain.run(config))
+    assert (result.step, result.stopped) == (2, "")
+    loaded = load_encoder(config.out)
+    assert loaded.metadata["modalities"] == ["generated"]
+    cache = Cache.open(config.out / "cache")
+    volumes = [cache.read(row, (0, 0, 0), cache.shape(row)) for row in range(len(cache))]
+    assert [volume.shape for volume in volumes] == [(48 if spatial_dims == 3 else 1, 48, 48)] * 3
+    assert all(0.02 < volume.std() < 0.5 for volume in volumes)
+    assert not np.array_equal(volumes[0], volumes[1])
+    with pytest.raises(ValidationError, match="--data: is needed; synthesis alone"):
+        PretrainConfig(method="swav", out=tmp_path / "other")
+
+
 def test_what_a_run_leaves_open_is_what_its_method_needs() -> None:
     """Views are not magnified, and where only images of one task repel each other, there are two of each."""
     left_open = SamplingConfig()
     swav = wanted_sampling(left_open, SwavConfig(global_size=96), 3)
-    assert (swav.crop, swav.family, swav.together) == (96, "group", 1)
+    assert (swav.crop, swav.family, swav.together) == (96, "modality", 1)
+    shared = wanted_sampling(left_open, SwavConfig(modality_mode="shared"), 3)
+    assert shared.family == "group"
     assert wanted_sampling(left_open, SimclrConfig.model_validate({"views": {"size": 128}}), 3).crop == 128
     assert wanted_sampling(left_open, SparkConfig(), 3).crop == 64
     hssl = wanted_sampling(left_open, HsslConfig(negatives="same_task"), 3)

@@ -96,6 +96,40 @@ def test_noise_comes_from_the_generator(graphs):
         graph_match(vertex, edge, es, et, gumbel_scale=1.0)
 
 
+@pytest.mark.parametrize(("scale", "expected"), [(0.1, 1.0), (0.25, 0.91), (0.5, 0.37), (1.0, 0.16)])
+def test_noise_acts_as_a_temperature(scale, expected):
+    """Rows matched in the first order where images are told apart by 1 (C.3)."""
+    graphs, nodes = 400, 16
+    vertex = torch.eye(nodes).expand(graphs, nodes, nodes)
+    none = torch.zeros(2, 0, dtype=torch.long)
+    generator = torch.Generator().manual_seed(0)
+    v = graph_match(
+        vertex, torch.zeros(graphs, 0, 0), none, none, gumbel_scale=scale, generator=generator, method="lap"
+    )
+    assert (v * vertex).sum(dim=2).mean().item() == pytest.approx(expected, abs=0.04)
+
+
+def test_a_shuffled_view_has_the_loss_of_its_shuffle(graphs):
+    """Found and judged in another order of the images of t, loss and gradient are as before (C.7, law 2)."""
+    vertex, edge, es, et = graphs
+    order = torch.tensor([2, 0, 3, 1])
+    place = order.argsort()
+    results = []
+    for shuffle in (False, True):
+        v_in, e_in = vertex.clone().requires_grad_(), edge.clone().requires_grad_()
+        target = torch.eye(4)[None]
+        if shuffle:
+            v = graph_match(v_in[..., order], e_in, es, place[et])
+            target = target[..., order]
+        else:
+            v = graph_match(v_in, e_in, es, et)
+        loss = hamming(v, target).sum()
+        loss.backward()
+        results.append((loss.detach(), v_in.grad, e_in.grad))
+    assert results[0][0] == 8
+    torch.testing.assert_close(results[1], results[0])
+
+
 def test_hamming_counts_wrong_rows_twice():
     eye = torch.eye(5)
     orders = torch.tensor([[0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [1, 2, 0, 3, 4], [1, 2, 3, 4, 0]])

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pytest
+import tiny_methods
 import torch
 
 from medssl.config.swav import ClusteringConfig, SwavConfig
 from medssl.config.synthesis import SynthesisConfig
+from medssl.methods import METHODS
 from medssl.methods.mixture import GeneratedViews, Mixture
 from medssl.methods.swav import Swav
 from medssl.methods.synthesis import Synthesis
@@ -73,6 +75,23 @@ def test_both_turns_train_the_one_backbone(spatial_dims):
             p.grad is not None and p.grad.abs().sum() > 0 for p in mixture.backbone.encoder.parameters()
         )
         assert mixture.method.cells.prototypes.weight.grad is None  # frozen at the start, as alone
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"synthesis"}))
+def test_every_method_mixes_with_generated_volumes(name, spatial_dims):
+    method = tiny_methods.make(name, spatial_dims).train()
+    generated = SynthesisConfig(cells_per_crop=16, hidden=16, dim=8, global_size=32)
+    mixture = Mixture(method, Synthesis(method.backbone, generated), 0.5)
+    data, generator = tiny_methods.make_batch(spatial_dims), torch.Generator().manual_seed(0)
+    for step, is_generated in enumerate((False, True)):
+        mixture.zero_grad()
+        losses = mixture(mixture.views(data, generator), step)
+        losses.total.backward()
+        assert ("synthesis/loss" in losses.metrics) is is_generated
+        first = next(mixture.backbone.encoder.parameters()).grad
+        assert first.isfinite().all()
+        assert first.abs().sum() > 0
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

@@ -8,6 +8,7 @@ from medssl.losses.reconstruction import masked_patch_loss
 from medssl.methods import METHODS
 from medssl.nets.backbone import Backbone
 from medssl.nets.encoders import ResidualEncoder
+from medssl.nets.resenc import ResEncEncoder
 from medssl.nets.resnet import ResNetEncoder
 from medssl.protocols import Batch
 from medssl.training.optim import parameter_groups
@@ -55,6 +56,30 @@ def test_what_is_hidden_reaches_the_loss_as_target_only(spatial_dims, changes):
     expected = masked_patch_loss(first[1], views.image, views.visible, normalise)
     torch.testing.assert_close(method(views, 0).total, expected)
     assert method(other, 0).total != expected
+
+
+@torch.no_grad()
+def test_published_s3d_sees_the_rim_of_hidden_cells_and_no_more(spatial_dims):
+    """S3D over ResEnc, with a level coarser than the mask: beyond the rim no bit moves."""
+    image = batch(spatial_dims).image
+    visible = torch.zeros(3, 1, *(4,) * spatial_dims, dtype=torch.bool)
+    visible[:, :, 1:3] = True  # a slab, from voxel 8 to 24 of the first axis
+    moved = {"rim": image.clone(), "inside": image.clone()}
+    moved["rim"][:, :, 7] += 1
+    moved["inside"][:, :, :7] += 1
+    moved["inside"][:, :, 25:] += 1
+    for rim in (True, False):
+        torch.manual_seed(0)
+        encoder = ResEncEncoder(
+            spatial_dims, 1, (4, 4, 6, 6, 8), (1, 1, 1, 1, 1)
+        )  # strides 1 to 16, cells of 8
+        config = SparkConfig(**{**TINY, **S3D, "cell": 8, "rim": rim, "decoder_channels": (4,) * 5})
+        method = METHODS["spark"].build(config, Backbone(encoder), modalities=1).eval()
+        pyramid, restored = method.encode(MaskedImage(image, visible))
+        assert restored.isfinite().all()
+        found = {name: method.encode(MaskedImage(x, visible))[0] for name, x in moved.items()}
+        assert all(torch.equal(a, b) for a, b in zip(found["inside"], pyramid, strict=True))
+        assert torch.equal(found["rim"][0], pyramid[0]) is not rim
 
 
 @torch.no_grad()
