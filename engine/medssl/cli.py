@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from medssl.errors import InputError
+from medssl.errors import InputError, is_out_of_memory
 
 INTERRUPTED = 130
 
@@ -147,7 +147,7 @@ def _explain(error: BaseException) -> str | None:
         if error.filename is None and not isinstance(error, _OF_PLACES):
             return None
         return f"{where}: {error.strerror or text}{_WAYS_OUT.get(error.errno or 0, '')}"
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return "out of memory; use smaller crops, batches or tiles, or a machine with more memory"
     return None
 

@@ -16,3 +16,9 @@ class MissingDependencyError(InputError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package {package}: pip install 'napari-medssl[{extra}]'")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on a CPU or on a device; torch says so in words alone."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

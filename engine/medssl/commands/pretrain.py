@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,8 +20,9 @@ from medssl.config.sampling import LEAST_CROP, view_size, wanted_sampling
 from medssl.config.synthesis import SynthesisConfig
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress, Steps
+from medssl.store.atomic import write_atomically
 from medssl.store.runs import Run
-from medssl.store.weights import anchored, resolve, suited
+from medssl.store.weights import anchored, inherited, resolve, suited
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -165,7 +167,10 @@ def _train(
         yield Progress(result.step, loop.steps, "exporting", message="measuring statistics and projection")
         weights = folder.exported
         # every process measures statistics, for they are those of all; the first one writes
-        _export(config, method, loader, weights if fabric.is_global_zero else None, result.step)
+        origin = folder.folder / "origin.json"
+        handed_on = json.loads(origin.read_text(encoding="utf-8")) if origin.exists() else {}
+        place = weights if fabric.is_global_zero else None
+        _export(config, method, loader, place, result.step, handed_on=handed_on)
         fabric.barrier()
     return PretrainResult(folder.folder, result.step, result.stopped, result.metrics, weights)
 
@@ -232,6 +237,7 @@ def _initialised(backbone: Backbone, init: str, folder: Run, fabric: Fabric) -> 
 
     said = Progress(0, None, "starting", message=initialise(backbone, init), notice=True)
     if fabric.is_global_zero:
+        write_atomically(folder.folder / "origin.json", json.dumps(inherited(resolve(init).metadata)))
         folder.log(said)
     yield said
 
@@ -240,6 +246,8 @@ def _run_folder(config: PretrainConfig, settings: RunConfig, device: str, first:
     if config.resume is not None:
         run = Run.open(config.resume)
         run.clear_stop()
+        if first:
+            run.restate(config.training.model_dump(mode="json"))
         return run
     if not first:
         return Run(config.out)
@@ -289,7 +297,15 @@ def _cache_of(folder: Run) -> Cache:
     return Cache.open(folder.folder / "cache")
 
 
-def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path | None, step: int) -> None:
+def _export(
+    config: PretrainConfig,
+    trainable: Any,
+    loader: Loader,
+    path: Path | None,
+    step: int,
+    *,
+    handed_on: Mapping[str, Any],
+) -> None:
     import torch
 
     from medssl.data.dataset import Loader
@@ -329,6 +345,7 @@ def _export(config: PretrainConfig, trainable: Any, loader: Loader, path: Path |
         "encoder": {"name": config.encoder, **backbone.encoder.config},
         "preprocessing": {"spacing_range": list(dataset.cache.config.spacing_range)},
         "modalities": list(dataset.modalities),
+        **handed_on,
         "training": {
             "steps": step,
             "batch_size": config.loop().batch_size,

@@ -17,13 +17,15 @@ from medssl.errors import InputError
 Config = TypeVar("Config", bound=CommandConfig)
 
 _FREE_ON_RESUME = {"resume", "device"}
+_MENDABLE = {"lr", "clip", "precision"}
 
 
 def merge(model: type[Config], given: Mapping[str, Any]) -> Config:
     """Settings from what is given; given values win over the YAML file of ``config``.
 
     With ``resume`` all settings are those of the run, because a run that goes on with other settings is
-    another run; only the device may change.
+    another run; only the device may change, and what keeps a training from going astray: learning rate,
+    clipping and precision.
 
     Args:
         model: class of the settings.
@@ -38,6 +40,9 @@ def merge(model: type[Config], given: Mapping[str, Any]) -> Config:
     if "resume" in model.model_fields and values.get("resume") is not None:
         run = Path(values["resume"])
         before = _before(model, run)
+        mended = values.get("training")
+        if isinstance(mended, Mapping) and set(mended) <= _MENDABLE and "training" in before:
+            values["training"] = before["training"] = overlaid(before["training"], mended)
         for name, value in values.items():
             if name not in _FREE_ON_RESUME and before.get(name) != value:
                 raise InputError(

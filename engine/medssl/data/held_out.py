@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +29,21 @@ def nested_fraction(rows: Sequence[Row], fraction: float, seed: int) -> list[Row
     order = np.random.default_rng(seed).permutation(len(subjects))
     kept = {subjects[i] for i in order[: max(1, math.ceil(fraction * len(subjects) - 1e-9))]}
     return [row for row in rows if row.subject in kept]
+
+
+def wanted_tasks(rows: Sequence[Row], tasks: Sequence[str]) -> set[str]:
+    """Values of the column task to judge on: those named that a table has, else that of the first val row.
+
+    Raises:
+        InputError: tasks are named, and the table has none of them.
+    """
+    known = {row.task for row in rows}
+    if not tasks:
+        return {next((row.task for row in rows if row.split == "val"), rows[0].task)}
+    if not known & set(tasks):
+        there = ", ".join(sorted(known - {""})) or "it names none"
+        raise InputError(f"--tasks {','.join(tasks)}: {_table(rows)} has no such task; choose from: {there}")
+    return known & set(tasks)
 
 
 def split_rows(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row], str]:
@@ -76,6 +92,23 @@ def split_scans(rows: Sequence[Row], seed: int) -> tuple[list[Row], list[Row], s
         [row for row in train if row.subject == chosen],
         f"1 of {len(subjects)} subjects drawn at random, as there is no val split",
     )
+
+
+def spread_over_subjects(rows: Sequence[Row], count: int) -> list[Row]:
+    """At most ``count`` rows: the first of every subject, then the second of every subject, and so on."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for row in rows:
+        turns.append(seen[row.subject])
+        seen[row.subject] += 1
+    order = sorted(range(len(rows)), key=turns.__getitem__)
+    return [rows[number] for number in order[:count]]
+
+
+def of_held_out(said: str, held: Sequence[Row], count: int) -> str:
+    """The sentence of `split_rows`, where only ``count`` of the held-out scans are judged on."""
+    subjects = len({row.subject for row in held})
+    return said if len(held) <= count else f"{count} scans, spread over {subjects} subjects, of {said}"
 
 
 def hold_out_voxels(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medssl.data.held_out import wanted_tasks
 from medssl.data.labelled import whole_numbers
 from medssl.data.table import Row, read_data
 from medssl.errors import InputError
@@ -76,7 +77,7 @@ def read_cohort(
     if not rows:
         raise InputError(f"{table}: no row has a label; evaluation needs the column label")
     judged = [row for row in rows if row.split == "val"] or rows
-    wanted = set(tasks) & {row.task for row in rows} or {judged[0].task}
+    wanted = wanted_tasks(rows, tasks)
     notes = [] if judged[0].split == "val" else ["no row has split val: all labelled rows are used"]
     chosen = _first_per_subject(row for row in judged if row.task in wanted)
     if len(chosen) < subjects:

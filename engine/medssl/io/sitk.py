@@ -125,6 +125,21 @@ def write_image(volume: Volume, path: Path) -> None:
             sitk.WriteImage(image, str(temporary), useCompression=suffix not in (".nii", ".nhdr", ".mhd"))
         except RuntimeError as error:
             raise InputError(f"{path}: cannot be written (disk full, or no permission)") from error
+        if not _holds(temporary, image):
+            raise InputError(f"{path}: cannot be written whole (disk full?); free some space and write again")
+
+
+def _holds(place: Path, image: sitk.Image) -> bool:
+    """Whether a file just written gives back its voxels: ITK says nothing when the disk is full."""
+    try:
+        written: NDArray[Any] = sitk.GetArrayFromImage(sitk.ReadImage(str(place)))
+    except RuntimeError:
+        return False
+    wanted = sitk.GetArrayViewFromImage(image)
+    if written.size != wanted.size:
+        return False
+    same = written.ravel() == wanted.ravel()
+    return bool((same | ~np.isfinite(wanted.ravel())).all())  # ITK reads NaN in NIfTI as 0
 
 
 def _load(place: Path, suffix: str, frame: int, path: Path) -> tuple[sitk.Image, int]:

@@ -22,8 +22,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
 from medssl.config.run import RunConfig
-from medssl.errors import InputError
+from medssl.errors import InputError, is_out_of_memory
 from medssl.jobs.progress import Progress
 from medssl.store.atomic import naming, write_atomically
 
@@ -40,7 +42,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._is_made_here = False
+        self._is_made_here = self._is_begun = False
         self._is_folder_made_here = False
 
     @classmethod
@@ -96,10 +98,23 @@ class Run:
         try:
             yield
         except (InputError, MemoryError, RuntimeError) as error:
-            is_refused = not isinstance(error, RuntimeError) or "out of memory" in str(error)
-            if is_refused and self._is_made_here and not self.events() and not self.checkpoints():
+            is_refused = isinstance(error, InputError) or is_out_of_memory(error)
+            is_begun = self._is_begun or self.events() or self.checkpoints()
+            if is_refused and self._is_made_here and not is_begun:
                 self._take_back()
             raise
+
+    def begin(self) -> None:
+        """Say that the first step is under way: from now on the folder is not taken back."""
+        self._is_begun = True
+
+    def restate(self, training: Mapping[str, Any]) -> None:
+        """Keep changed settings of the training loop, so that the next `--resume` has them too."""
+        path = self.folder / "config.yaml"
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if stored.get("training") != training:
+            stored["training"] = dict(training)
+            write_atomically(path, yaml.safe_dump(stored, sort_keys=False))
 
     def _take_back(self) -> None:
         for path in self._content():

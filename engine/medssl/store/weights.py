@@ -88,6 +88,11 @@ def anchored(name: str) -> str:
     return str(Path(name).resolve()) if is_file else name
 
 
+def inherited(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the header of weights hands on to whatever is trained from them: licence and source."""
+    return {name: metadata[name] for name in ("licence", "source") if name in metadata}
+
+
 def read_registry(folder: Path | None = None) -> dict[str, RegistryEntry]:
     """The registry by name.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from medssl.errors import InputError
+from medssl.errors import InputError, is_out_of_memory
 from medssl.jobs.progress import Steps
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ def blaming(settings: str) -> Iterator[None]:
     except InputError:
         raise
     except (ValueError, RuntimeError, IndexError) as error:
-        text = " ".join(str(error).split())
-        if "out of memory" in text or "can't allocate memory" in text:
+        if is_out_of_memory(error):
             raise
+        text = " ".join(str(error).split())
         raise InputError(f"the first step failed: {text[:300]}; change {settings}") from error

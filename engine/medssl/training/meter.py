@@ -43,7 +43,9 @@ class Meter:
         return all(bool(torch.isfinite(self._sums[name])) for name in self._watched if name in self._sums)
 
     def add(self, values: Mapping[str, Tensor | float]) -> None:
-        """Count one value of each metric."""
+        """Count one value of each metric; the first one says that the run has begun."""
+        if self._run is not None:
+            self._run.begin()
         for name, value in values.items():
             tensor = torch.as_tensor(value).detach().float()
             self._sums[name] = self._sums[name] + tensor if name in self._sums else tensor.clone()
@@ -74,7 +76,8 @@ class Meter:
     def _complaint(self, name: str, value: float, step: int) -> str:
         kept = self._run.checkpoints() if self._run is not None else []
         where = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written yet"
+        way = ", beside --resume" if kept else ""
         return (
             f"training: {name} became {value} at or shortly before step {step}; {where}; lower the learning "
-            "rate (training.lr), clip harder (training.clip) or use precision 32-true"
+            f"rate (training.lr), clip harder (training.clip) or use precision 32-true{way}"
         )

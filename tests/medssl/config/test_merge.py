@@ -34,6 +34,10 @@ def test_a_resumed_run_takes_its_own_settings(tmp_path: Path) -> None:
     assert (config.seed, config.data, config.device, config.resume) == (5, Path("d"), "cpu", tmp_path)
     with pytest.raises(InputError, match="--seed: --resume takes its settings from"):
         merge(PretrainConfig, {"resume": str(tmp_path), "seed": 6})
+    mended = merge(PretrainConfig, {"resume": str(tmp_path), "training": {"lr": "1e-4", "clip": 1}})
+    assert mended.training == before.training.model_copy(update={"lr": 1e-4, "clip": 1.0})
+    with pytest.raises(InputError, match="--training: --resume takes its settings from"):
+        merge(PretrainConfig, {"resume": str(tmp_path), "training": {"lr": 1e-4, "steps": 9}})
     with pytest.raises(InputError, match="is not a run folder"):
         merge(PretrainConfig, {"resume": str(tmp_path / "absent")})
     with pytest.raises(InputError, match=r"is a run of another command \(its settings name no task\)"):

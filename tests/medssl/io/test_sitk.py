@@ -333,6 +333,27 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, oblique, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["mask.nii.gz"]
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("left", [0.0, 0.6])
+def test_a_write_that_ended_early_in_silence_leaves_the_old_file(
+    tmp_path, oblique, monkeypatch, suffix, left
+):
+    """ITK's writers of NIfTI and PNG say nothing when the disk is full."""
+    volume, path = oblique(), tmp_path / f"mask{suffix}"
+    write_volume(volume, path)
+    before, write = path.read_bytes(), sitk.WriteImage
+
+    def disk_full(image: sitk.Image, name: str, **options: object) -> None:
+        write(image, name, **options)
+        with open(name, "rb+") as handle:
+            handle.truncate(int(left * handle.seek(0, 2)))
+
+    monkeypatch.setattr(sitk, "WriteImage", disk_full)
+    with pytest.raises(InputError, match=r"cannot be written whole \(disk full\?\); free some space"):
+        write_volume(volume.with_array(volume.array[..., ::-1].copy()), path)
+    assert path.read_bytes() == before
+
+
 def test_equal_names_with_other_voxels_get_other_ids(tmp_path, oblique):
     for name in "ab":
         (tmp_path / name).mkdir()

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from medssl.config.pretrain import PretrainConfig
 from medssl.config.training import TrainingConfig
 from medssl.errors import InputError
 from medssl.jobs.progress import Progress
 from medssl.store.runs import Run
+from medssl.training.meter import Meter
 
 
 def test_settings_and_environment_are_on_disk_before_the_first_step(tmp_path: Path) -> None:
@@ -104,11 +106,13 @@ def test_a_run_that_is_refused_before_its_first_step_leaves_its_place(
         Run.create(folder, TrainingConfig(steps=3))
 
 
-@pytest.mark.parametrize("sign", ["event", "checkpoint", "opened"])
+@pytest.mark.parametrize("sign", ["event", "checkpoint", "opened", "step"])
 def test_a_run_that_has_begun_stays(tmp_path: Path, sign: str) -> None:
     run = Run.create(tmp_path / "run", TrainingConfig())
     if sign == "event":
         run.log(Progress(1, 9, "training"))
+    elif sign == "step":
+        Meter(9, run).add({"loss": 1.0})
     elif sign == "checkpoint":
         run.checkpoint(1).write_bytes(b"x")
     else:
@@ -116,3 +120,12 @@ def test_a_run_that_has_begun_stays(tmp_path: Path, sign: str) -> None:
     with pytest.raises(InputError), run.until_begun():
         raise InputError("later")
     assert (run.folder / "config.yaml").is_file()
+
+
+def test_a_changed_learning_rate_is_kept_for_the_next_resume(tmp_path: Path) -> None:
+    config = PretrainConfig(method="swav", data=Path("d"), out=tmp_path / "run", seed=5)
+    run = Run.create(config.out, config)
+    mended = config.training.model_copy(update={"lr": 1e-5})
+    run.restate(mended.model_dump(mode="json"))
+    stored = PretrainConfig.from_yaml(run.folder / "config.yaml")
+    assert stored == config.model_copy(update={"training": mended})

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from medssl.errors import InputError
-from medssl.store.weights import file_checksum, read_registry, resolve, write_weights
+from medssl.store.weights import file_checksum, inherited, read_registry, resolve, write_weights
 
 METADATA = {
     "method": "swav",
@@ -117,3 +117,9 @@ def test_every_bundled_file_is_whole_and_small() -> None:
         assert record.card
         assert entry.licence
         assert record.metadata["method"] == entry.method
+
+
+def test_licence_and_source_are_handed_on() -> None:
+    header = {"method": "swav", "licence": "CC BY-NC 4.0", "source": {"file": "swav.pt"}, "modalities": []}
+    assert inherited(header) == {"licence": "CC BY-NC 4.0", "source": {"file": "swav.pt"}}
+    assert inherited({"method": "swav"}) == {}

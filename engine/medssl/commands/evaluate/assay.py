@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from medssl.config.evaluate import EvaluateConfig
+from medssl.data.held_out import wanted_tasks
 from medssl.data.table import Row
 from medssl.errors import InputError
 from medssl.training.loop import Batches
@@ -106,9 +107,12 @@ def read_assay(
 
 
 def rows_of_task(rows: Sequence[Row], tasks: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """Rows of the wanted values of the column task, by default the one of the first row, and a note."""
-    judged = [row for row in rows if row.split == "val"] or list(rows)
-    wanted = set(tasks) & {row.task for row in rows} or {judged[0].task}
+    """Rows of the wanted values of the column task, by default the one of the first row, and a note.
+
+    Raises:
+        InputError: tasks are named, and there is none of them.
+    """
+    wanted = wanted_tasks(rows, tasks)
     others = {row.task for row in rows} - wanted
     notes = [f"task {', '.join(sorted(wanted))}; not used: {', '.join(sorted(others))}"] if others else []
     return [row for row in rows if row.task in wanted], notes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medssl.commands.finetune.start import Start, same_dims
 from medssl.config.finetune import FinetuneConfig
 from medssl.data.boxed import BoxedVolume, box_working_grid, class_names, read_boxed
-from medssl.data.held_out import nested_fraction, split_scans
+from medssl.data.held_out import nested_fraction, of_held_out, split_scans, spread_over_subjects
 from medssl.data.scan import remarks
 from medssl.data.table import Row, read_data
 from medssl.errors import InputError
@@ -46,7 +46,7 @@ class BoxedCohort:
 
     def judged(self) -> Iterator[tuple[Row, Volume, list[Box]]]:
         """The scans that the detector is judged on, with the true boxes on their own grid."""
-        for row in self.held_rows[: self.config.judged_scans]:
+        for row in spread_over_subjects(self.held_rows, self.config.judged_scans):
             yield row, *read_row(row, self.config)
 
 
@@ -87,6 +87,7 @@ def read_boxed_cohort(start: Start) -> Steps[BoxedCohort]:
     for remark in remarks(notes):
         yield Progress(total, total, "reading", message=remark, notice=True)
     train, held = volumes[: len(rows)], volumes[len(rows) :]
+    held_out = of_held_out(held_out, held_rows, config.judged_scans)
     return BoxedCohort(config, tuple(rows), tuple(held_rows), held_out, names, tuple(train), tuple(held))
 
 

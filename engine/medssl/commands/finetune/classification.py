@@ -18,6 +18,7 @@ from medssl.data.table import Row, read_data
 from medssl.errors import InputError
 from medssl.evaluation.classification_metrics import auc, bootstrap_interval, decide, macro_auc, macro_f1
 from medssl.jobs.progress import Progress, Steps
+from medssl.store.weights import inherited
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -275,6 +276,7 @@ def _export(start: Start, cohort: ClassifiedCohort, task: ClassificationTask, us
         "modalities": sorted({row.modality for row in cohort.rows} - {""}),
         "init": start.config.init,
         "note": start.config.note,
+        **({} if start.loaded is None else inherited(start.loaded.metadata)),
         "task": {
             "name": "classification",
             "kind": use,

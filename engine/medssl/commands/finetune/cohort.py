@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from medssl.commands.finetune.start import same_dims
 from medssl.config.finetune import FinetuneConfig
-from medssl.data.held_out import hold_out_voxels, nested_fraction, split_rows
+from medssl.data.held_out import (
+    hold_out_voxels,
+    nested_fraction,
+    of_held_out,
+    split_rows,
+    spread_over_subjects,
+)
 from medssl.data.labelled import (
     UNLABELLED,
     LabelledVolume,
@@ -70,7 +76,7 @@ class Cohort:
     def judged(self) -> Iterator[tuple[Row, Volume, Mask]]:
         """The scans that models are compared on, with the held-out labels on their own grid."""
         rows = self.held_rows or self.rows
-        for row in rows[: self.config.judged_scans]:
+        for row in spread_over_subjects(rows, self.config.judged_scans):
             volume, mask = read_known(row, self.config)
             held = mask if self.held_rows else hold_out_voxels(mask, self.config.seed)[1]
             if (held != UNLABELLED).any():
@@ -120,6 +126,7 @@ def read_cohort(
     _check_classes(config, values, train, held)
     if not held_rows and len(rows) == 1:
         held_out = "a quarter of the painted blocks of the only scan: a hint, not an independent test"
+    held_out = of_held_out(held_out, held_rows, config.judged_scans)
     return Cohort(config, tuple(rows), tuple(held_rows), held_out, values, tuple(train), tuple(held))
 
 

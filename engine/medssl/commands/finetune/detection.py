@@ -12,6 +12,7 @@ from medssl.commands.finetune.start import Outcome, Start
 from medssl.commands.finetune.train import patch_size
 from medssl.evaluation.detection_metrics import box_iou, detection_scores, match
 from medssl.jobs.progress import Progress, Steps
+from medssl.store.weights import inherited
 from medssl.volume.regions import Box
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def _export(path: Path, start: Start, cohort: BoxedCohort, task: DetectionTask) 
         "modalities": sorted({row.modality for row in cohort.rows} - {""}),
         "init": start.config.init,
         "note": start.config.note,
+        **({} if start.loaded is None else inherited(start.loaded.metadata)),
         "task": {
             "name": "detection",
             "kind": "network",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medssl.commands.finetune.cohort import Cohort
+from medssl.store.weights import inherited
 from medssl.volume.working_grid import SPACING_RANGE
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def export_network(path: Path, cohort: Cohort, task: SegmentationTask, loaded: L
         "modalities": sorted({row.modality for row in cohort.rows} - {""}),
         "init": cohort.config.init,
         "note": cohort.config.note,
+        **({} if loaded is None else inherited(loaded.metadata)),
         "task": {
             "name": "segmentation",
             "kind": "network",

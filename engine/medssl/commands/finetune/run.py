@@ -82,6 +82,7 @@ def _run_folder(config: FinetuneConfig) -> Run:
     if config.resume is not None:
         run = Run.open(config.resume)
         run.clear_stop()
+        run.restate(config.training.model_dump(mode="json"))
         return run
     places = {name: getattr(config, name) for name in ("data", "unlabelled", "project")}
     resolved = config.model_copy(
