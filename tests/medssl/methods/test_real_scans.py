@@ -71,8 +71,12 @@ EXPECTED = {
         0.8,
         {"feature_spread": SPREAD, "match_accuracy": (0.25, 1), "task_accuracy": (0.6, 1)},
     ),
-    # noise as large as the affinities hides what is learned from the accuracy of the training itself
-    "lvm-med": Expected({"size": EDGE}, 0.97, {"feature_spread": SPREAD, "noise_free_accuracy": (0.3, 1)}),
+    # noise as large as the affinities (1, as published) hides in one graph a step what is learned
+    "lvm-med": Expected(
+        {"size": EDGE, "gumbel_scale": 0.1},
+        0.95,
+        {"feature_spread": SPREAD, "noise_free_accuracy": (0.3, 1), "match_accuracy": (0.2, 1)},
+    ),
     "spark": Expected({"width": 64}, 0.98, {"feature_spread": SPREAD, "explained": (0.02, 1)}),
     "models-genesis": Expected({}, 0.93, {"feature_spread": SPREAD, "explained": (0.08, 1)}),
     # on its first plateau for longer than these steps: the spread falls to about 0.25 and rises again
