@@ -31,7 +31,6 @@ pytestmark = [pytest.mark.data, pytest.mark.slow]
 EDGE = 48
 BATCH = 16
 STEPS = 40
-AVERAGED = 8
 PAIR = {"size": EDGE}
 CLUSTERS = {"prototypes": 32, "hidden": 64, "dim": 32}
 
@@ -42,6 +41,7 @@ class Expected(NamedTuple):
     settings: dict[str, Any]
     fall: float | None
     bounds: dict[str, tuple[float, float]]
+    steps: int = STEPS
 
 
 SPREAD = (0.15, 1.2)
@@ -74,8 +74,9 @@ EXPECTED = {
     # noise as large as the affinities (1, as published) hides in one graph a step what is learned
     "lvm-med": Expected(
         {"size": EDGE, "gumbel_scale": 0.1},
-        0.95,
-        {"feature_spread": SPREAD, "noise_free_accuracy": (0.3, 1), "match_accuracy": (0.2, 1)},
+        0.97,
+        {"feature_spread": SPREAD, "noise_free_accuracy": (0.35, 1), "match_accuracy": (0.2, 1)},
+        steps=120,
     ),
     "spark": Expected({"width": 64}, 0.98, {"feature_spread": SPREAD, "explained": (0.02, 1)}),
     "models-genesis": Expected({}, 0.93, {"feature_spread": SPREAD, "explained": (0.08, 1)}),
@@ -117,7 +118,7 @@ def history(name: str, scans: CropDataset) -> list[dict[str, float]]:
         "nn.Module", METHODS[name].build(settings, Backbone(build_encoder("tiny", 2)), len(scans.modalities))
     )
     loader = Loader(scans, FamilySampler(scans.families(), BATCH), workers=0)
-    loop = TrainingConfig(steps=STEPS, batch_size=BATCH, log_every=1, lr=2e-3)
+    loop = TrainingConfig(steps=EXPECTED[name].steps, batch_size=BATCH, log_every=1, lr=2e-3)
     return [
         dict(progress.metrics) for progress in fit(method, loader, loop, fabric=build_fabric("cpu"), seed=0)
     ]
@@ -132,7 +133,7 @@ def test_the_loss_falls_on_real_scans_and_nothing_collapses(name: str, scans: Cr
     seen = history(name, scans)
     first, last = (
         {metric: np.mean([step[metric] for step in steps]) for metric in seen[-1]}
-        for steps in (seen[:AVERAGED], seen[-AVERAGED:])
+        for steps in (seen[: len(seen) // 5], seen[-(len(seen) // 5) :])
     )
     expected = EXPECTED[name]
     assert expected.fall is None or last["loss"] < expected.fall * first["loss"]
