@@ -48,16 +48,7 @@ class Spark(nn.Module):
         self.reconstruct = build_reconstruction(
             backbone, config.decoder, width=config.width, channels=config.decoder_channels
         )
-        cell = encoder.levels[-1].stride if config.cell is None else (config.cell,) * encoder.spatial_dims
-        self.view = MaskedView(
-            config.size,
-            cell,
-            config.ratio,
-            config.scale,
-            aspect=config.aspect,
-            turn_p=config.turn_p,
-            quarter_turns=config.quarter_turns,
-        )
+        self.view = MaskedView.of(config.model_dump(), encoder.levels[-1].stride)
 
     def views(self, batch: Batch, generator: torch.Generator) -> MaskedImage:
         """A view and a mask per source crop (B, C, *S); all randomness from ``generator``."""

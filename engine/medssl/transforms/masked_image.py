@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -49,6 +51,18 @@ class MaskedView:
     aspect: float = 1.2
     turn_p: float = 1.0
     quarter_turns: bool = False
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], stride: tuple[int, ...]) -> Self:
+        """From values of `medssl.config.masked_image.MaskedImageConfig` by name.
+
+        Args:
+            settings: with or without those that are not of the view.
+            stride: (n,) voxels of a cell where the settings leave it open.
+        """
+        cell = stride if settings["cell"] is None else (settings["cell"],) * len(stride)
+        names = ("size", "ratio", "scale", "aspect", "turn_p", "quarter_turns")
+        return cls(cell=cell, **{name: settings[name] for name in names})
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> MaskedImage:
         """A view of source crops (B, C, *S); all randomness from ``generator``.
