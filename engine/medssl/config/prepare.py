@@ -46,7 +46,7 @@ class PrepareConfig(ResumableConfig, CacheConfig):
     max_mb: float | None = Field(
         None,
         gt=0,
-        description="largest size of the cache in MB, masks included; large scans are cropped to fit",
+        description="largest size of the cache in MB, with masks and index; large scans are cropped to fit",
     )
     workers: int = Field(0, ge=0, description="processes that read scans; 0 takes one per core, at most 4")
 

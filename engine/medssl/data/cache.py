@@ -23,14 +23,21 @@ from numpy.typing import NDArray
 
 from medssl.config.prepare import CacheConfig
 from medssl.data.chunks import chunk_shape, read_box, to_chunks
-from medssl.data.records import Names, compile_records, read_entries, read_names, write_records
+from medssl.data.records import (
+    Names,
+    compile_records,
+    read_entries,
+    read_names,
+    record_size,
+    write_records,
+)
 from medssl.errors import InputError
 from medssl.store.atomic import naming, write_atomically
 
 FORMAT = "medssl-cache-1"
 SHARD_BYTES = 1 << 31
 _REMEMBERED = 4096  # volumes whose place is kept at hand
-_PAGE = 4096  # volumes begin on a page, so that a crop maps no page of its neighbour
+_ALIGN = 64  # volumes begin on a cache line; a whole page for each would multiply a cache of small images
 
 UNLABELLED = 255
 _SCALE = {"uint8": 255.0, "int16": 32767.0, "float16": 1.0}
@@ -59,7 +66,8 @@ class CacheWriter:
         folder: cache folder, made if absent.
         config: settings of the cache.
 
-    ``nbytes`` is the size of all voxels and masks in it; what was replaced or taken out still has its place.
+    ``nbytes`` is what the volumes in it take on disk, with their masks and their lines in the index; what was
+    replaced or taken out is not counted, though it still has its place.
 
     Raises:
         InputError: the folder holds a cache of other settings, or something else.
@@ -72,7 +80,7 @@ class CacheWriter:
         self._item = np.dtype(config.dtype).itemsize
         lines = _read_lines(folder, mend=True)
         self.lines = _present(lines)
-        self.nbytes = sum(self._size(line) for line in self.lines.values())
+        self.nbytes = sum(self.size(line) for line in self.lines.values())
         # behind those that are gone too: whoever reads while this writes may still look there
         last = max(lines, key=lambda line: (line["shard"], line["offset"]), default=None)
         self._next = (0, 0) if last is None else self._after(last)
@@ -92,27 +100,44 @@ class CacheWriter:
                 (several classes with ``;`` between them).
             label: (z, y, x) mask value, 255 unlabelled; None without a mask.
         """
-        shard, offset = self._next
-        _write(self.folder / f"shard-{shard:05d}.bin", offset, encode(values, self.config.dtype))
-        line = {**facts, "shape": list(values.shape), "shard": shard, "offset": offset}
+        line = self.line(values.shape, facts, label)
+        name, offset = f"{line['shard']:05d}.bin", line["offset"]
+        _write(self.folder / f"shard-{name}", offset, encode(values, self.config.dtype))
         if label is not None:
-            _write(self.folder / f"labels-{shard:05d}.bin", offset // self._item, label)
-            line["labels"] = [int(value) for value in np.unique(label) if value != UNLABELLED]
+            _write(self.folder / f"labels-{name}", offset // self._item, label)
         self._append(line)
         replaced = self.lines.get(line["source"])
-        self.nbytes += self._size(line) - (0 if replaced is None else self._size(replaced))
+        self.nbytes += self.size(line) - (0 if replaced is None else self.size(replaced))
         self.lines[line["source"]] = line
         self._next = self._after(line)
 
+    def line(
+        self, shape: tuple[int, ...], facts: dict[str, Any], label: NDArray[np.uint8] | None
+    ) -> dict[str, Any]:
+        """What `add` would write into the index for a volume of this shape, with its place."""
+        shard, offset = self._next
+        line = {**facts, "shape": list(shape), "shard": shard, "offset": offset}
+        if label is not None:
+            line["labels"] = [int(value) for value in np.unique(label) if value != UNLABELLED]
+        return line
+
+    def size(self, line: dict[str, Any]) -> int:
+        """Bytes on disk that the volume of a line takes: voxels, mask, the line and its record."""
+        voxels = self._padded(line)
+        masks = voxels // self._item if "labels" in line else 0
+        return voxels + masks + len(json.dumps(line)) + 1 + record_size(line)
+
     def restate(self, source: str, facts: dict[str, Any]) -> None:
         """Give a volume other facts; its voxels stay where they are."""
-        self.lines[source] = {**self.lines[source], **facts}
-        self._append(self.lines[source])
+        before = self.lines[source]
+        line = self.lines[source] = {**before, **facts}
+        self.nbytes += self.size(line) - self.size(before)
+        self._append(line)
 
     def remove(self, source: str) -> None:
         """Take a volume out."""
         line = self.lines.pop(source)
-        self.nbytes -= self._size(line)
+        self.nbytes -= self.size(line)
         self._append({**line, "gone": True})
 
     def _append(self, line: dict[str, Any]) -> None:
@@ -120,15 +145,13 @@ class CacheWriter:
         with naming(path), path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
-    def _voxels(self, line: dict[str, Any]) -> int:
-        return int(np.prod(line["shape"]))
-
-    def _size(self, line: dict[str, Any]) -> int:
-        return self._voxels(line) * (self._item + ("labels" in line))
+    def _padded(self, line: dict[str, Any]) -> int:
+        """Bytes of the voxels, up to where the next volume may begin."""
+        return -(-int(np.prod(line["shape"])) * self._item // _ALIGN) * _ALIGN
 
     def _after(self, line: dict[str, Any]) -> tuple[int, int]:
         """Shard and offset of the volume that follows ``line``."""
-        offset = -(-(line["offset"] + self._voxels(line) * self._item) // _PAGE) * _PAGE
+        offset = line["offset"] + self._padded(line)
         return (line["shard"] + 1, 0) if offset >= SHARD_BYTES else (line["shard"], offset)
 
     def close(self) -> None:

@@ -31,6 +31,8 @@ MARGIN = 4
 _LEAST_EDGE = 64
 """A scan cropped for ``max_mb`` keeps at least this many voxels per axis."""
 
+_SPARE = 256
+"""Bytes of a cropped scan's share that stay free: its voxels are rounded up, and its line says the limit."""
 
 Voxel = TypeVar("Voxel", bound=np.generic)
 
@@ -65,7 +67,7 @@ class Summary:
         volumes: volumes in the cache now.
         reused: of these, how many were there before.
         cropped: scans cropped to fit the size asked for.
-        megabytes: size of the voxels and masks.
+        megabytes: size of the voxels, their masks and the index.
         failures: (scan, reason) of what was left out.
         renewed: volumes that were there and got what the data says of them now.
         removed: volumes taken out, because the data has them no longer or they cannot be read any more.
@@ -193,7 +195,7 @@ def prepare_cache(
         rows: scans.
         folder: cache folder.
         config: settings.
-        max_mb: size limit in MB (10^6 bytes), masks included.
+        max_mb: size limit in MB (10^6 bytes), masks and index included.
         workers: reading processes; 0 takes one per core, at most 4.
 
     Raises:
@@ -207,40 +209,30 @@ def prepare_cache(
     todo, reused, renewed = _compare(rows, writer, failures)
     if max_mb is not None:
         todo.sort(key=lambda item: item[2])
-    item_bytes = np.dtype(config.dtype).itemsize
     cropped = done = 0
     results = read_in_order([row for row, _, _ in todo], partial(prepare_row, config=config), workers)
     try:
         for (row, source, version), prepared in zip(todo, results, strict=True):
-            values: NDArray[np.float32] | None = None
-            limit: int | None = None
-            is_cropped = False
-            if isinstance(prepared, str):
-                failures.append((row.origin or str(row.image), prepared))
-            else:
+            reason = prepared if isinstance(prepared, str) else ""
+            if not isinstance(prepared, str):
                 notes += [(row.origin or str(row.image), note) for note in prepared.notes]
-                values = prepared.values
-                if max_mb is not None:
-                    each = item_bytes + (prepared.label is not None)  # bytes of a voxel and its mask
-                    share = (max_mb * 1e6 - writer.nbytes) / (len(todo) - done)
-                    limit = int(share / each) if share > 0 else values.size
-                    values = crop_to(values, limit)
-                    is_cropped = values.size < prepared.values.size
-                    cropped += is_cropped
-                    if writer.nbytes + values.size * each > max_mb * 1e6:
-                        failures.append((row.origin or str(row.image), f"over the limit of {max_mb:g} MB"))
-                        values = None
-            if values is not None and not isinstance(prepared, str):
-                label = prepared.label
-                if label is not None and limit is not None:
-                    label = crop_to(label, limit)
+                values, label = prepared.values, prepared.label
                 made = {"ndim": prepared.ndim, "spacing": list(prepared.spacing), "stated": row.modality}
                 facts = {"source": source, "version": version, **made, **_facts(row, prepared.modality)}
-                if is_cropped:
-                    facts["limit"] = max_mb
-                writer.add(values, facts, label)
-            elif source in writer.lines:
-                writer.remove(source)  # left out is left out
+                if max_mb is not None:
+                    left = max_mb * 1e6 - writer.nbytes
+                    values, label = _fitting(writer, prepared, facts, left / (len(todo) - done))
+                    if values.size < prepared.values.size:
+                        facts["limit"] = max_mb
+                    if writer.size(writer.line(values.shape, facts, label)) > left:
+                        reason = f"over the limit of {max_mb:g} MB"
+                if not reason:
+                    cropped += "limit" in facts
+                    writer.add(values, facts, label)
+            if reason:
+                failures.append((row.origin or str(row.image), reason))
+                if source in writer.lines:
+                    writer.remove(source)  # left out is left out
             done += 1
             yield Progress(done, len(todo), "preparing", {"megabytes": writer.nbytes / 1e6}, row.name)
     finally:
@@ -259,6 +251,22 @@ def prepare_cache(
         len(before - set(writer.lines)),
         tuple(notes),
     )
+
+
+def _fitting(
+    writer: CacheWriter, prepared: Prepared, facts: dict[str, Any], share: float
+) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+    """Voxels and mask of a scan, cropped so that it takes ``share`` bytes where it can be so small.
+
+    Where nothing is left to share, nothing is cropped: the scan is left out.
+    """
+    values, label = prepared.values, prepared.label
+    each = np.dtype(writer.config.dtype).itemsize + (label is not None)  # bytes of a voxel and its mask
+    beside = writer.size(writer.line(values.shape, facts, label)) - values.size * each
+    if share <= 0 or share >= values.size * each + beside:
+        return values, label
+    voxels = int((share - beside - _SPARE) / each)
+    return crop_to(values, voxels), None if label is None else crop_to(label, voxels)
 
 
 def _check_limit(writer: CacheWriter, max_mb: float | None) -> None:

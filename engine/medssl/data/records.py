@@ -66,6 +66,11 @@ def compile_records(lines: Sequence[dict[str, Any]]) -> tuple[NDArray[np.void], 
     return entries, names
 
 
+def record_size(line: dict[str, Any]) -> int:
+    """Bytes in entries.npy for one line of an index, its texts as if no other line shared them."""
+    return ENTRY.itemsize + sum(len(json.dumps(line.get(name, ""))) + 2 for name in NAMES)
+
+
 def write_records(folder: Path, lines: Sequence[dict[str, Any]]) -> None:
     """Compile the whole index of a cache into its records."""
     entries, names = compile_records(lines)

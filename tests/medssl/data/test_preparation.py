@@ -127,6 +127,21 @@ def test_a_size_limit_is_kept_and_every_scan_gets_a_share(tmp_path: Path, read: 
     assert result.cropped == 2
 
 
+def test_many_small_images_keep_to_the_limit(tmp_path: Path) -> None:
+    rows = []
+    for number in range(120):
+        path = tmp_path / f"{number:03d}.nii"
+        image = np.random.default_rng(number).integers(0, 255, (1, 20, 20)).astype(np.uint8)
+        write_volume(Volume(image, Geometry.from_arrays((20, 20), (1.0, 1.0)), "MR"), path)
+        rows.append(Row(path, modality="MR", subject=f"s{number}", name=path.name))
+    limit = 0.06
+    result = drain(prepare_cache(rows, tmp_path / "c", CacheConfig(), max_mb=limit, workers=1))
+    assert sum(file.stat().st_size for file in (tmp_path / "c").iterdir()) <= limit * 1e6 + 1000
+    assert result.volumes > 50
+    assert len(result.failures) == 120 - result.volumes
+    assert all(reason == "over the limit of 0.06 MB" for _, reason in result.failures)
+
+
 def test_a_cache_made_for_a_limit_is_not_taken_for_one_of_another(tmp_path: Path, read: list[str]) -> None:
     rows, folder = make_rows(tmp_path, "1000", "1000", "10"), tmp_path / "c"
 
@@ -167,11 +182,11 @@ def test_masks_are_kept_on_the_grid_of_the_voxels(tmp_path: Path) -> None:
         name="image.nii.gz",
     )
     config = CacheConfig(labels=True)
-    for limit, slices in ((None, 90), (0.06, 75)):  # of 800 bytes each, voxels and masks
+    for limit, slices in ((None, 90), (0.06, 73)):  # of 800 bytes each, voxels and masks, and a line
         folder = tmp_path / f"c{limit}"
         result = drain(prepare_cache([row], folder, config, max_mb=limit, workers=1))
         assert result.failures == ()
-        assert limit is None or sum(file.stat().st_size for file in folder.glob("*.bin")) <= limit * 1e6
+        assert limit is None or sum(file.stat().st_size for file in folder.iterdir()) <= limit * 1e6
         cache = Cache.open(folder)
         shape = cache.shape(0)
         assert shape == (slices, 20, 20)  # resampled from 0.25 to 0.5 mm, then cropped to fit
