@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
-from medssl.config.data_facts import fitted_to, warning
+from medssl.config.data_facts import check_batch, fitted_to, warning
 from medssl.config.hssl import HsslConfig
 from medssl.config.pretrain import PretrainConfig
 from medssl.config.run import RunConfig, explain
@@ -86,8 +86,9 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
     if config.init is not None:
         config = config.model_copy(update={"init": suited(config.init, config.dims)})
     if config.init is not None and config.resume is None:
-        resolve(config.init)  # refused before scans are prepared
+        _check_start(config)
     loop = config.loop()
+    check_batch(settings, loop.batch_size)
     yield Progress(0, loop.steps, "starting", message="loading Lightning Fabric")
     # a mixture leaves out methods, an attached map the blocks behind it
     partial = config.generated > 0 or isinstance(settings, HsslConfig)
@@ -126,6 +127,7 @@ def _train(
         foreground=sampling.foreground,
         padding=sampling.padding,
         labels=config.hybrid.dense_weight > 0,
+        name="" if config.data is None else str(config.data),
     )
     sampler = FamilySampler(
         dataset.families(sampling.family or "group"),
@@ -188,6 +190,15 @@ def _method(config: PretrainConfig) -> tuple[MethodEntry, RunConfig]:
         return entry, entry.config_class().for_dims(config.settings, config.dims)
     except ValidationError as error:
         raise InputError(f"settings of {config.method}: {explain(error)}") from error
+
+
+def _check_start(config: PretrainConfig) -> None:
+    """Refuse weights that do not fit before scans are prepared."""
+    from medssl.nets.backbone import Backbone
+    from medssl.nets.encoders import build_encoder
+    from medssl.training.initialise import initialise
+
+    initialise(Backbone(build_encoder(config.encoder, config.dims)), str(config.init))
 
 
 def _hybrid(

@@ -50,6 +50,7 @@ class CropDataset:
         padding: what surrounds a volume smaller than the crop; "zero" is what an encoder sees at the
             border of a scan.
         labels: whether batches carry the masks, as positions in ``cache.label_values``.
+        name: what the user calls the data, for messages; by default the folder of the cache.
 
     Raises:
         InputError: no volume of the cache fits ``splits`` and ``spatial_dims``, or a crop is larger than any.
@@ -68,6 +69,7 @@ class CropDataset:
         foreground: float = 0.1,
         padding: Padding = "zero",
         labels: bool = False,
+        name: str = "",
     ) -> None:
         if len(crop) != spatial_dims:
             raise ValueError(f"a crop of {spatial_dims} axes needs as many sizes, given {crop}")
@@ -83,12 +85,14 @@ class CropDataset:
         self.rows = np.flatnonzero(usable).astype(np.uint32)
         if len(self.rows) == 0:
             wanted = " or ".join(split or "(none)" for split in splits)
-            raise InputError(f"{cache.folder}: no {spatial_dims}D image of split {wanted} to train on")
+            raise InputError(
+                f"{name or cache.folder}: no {spatial_dims}D image of split {wanted} to train on"
+            )
         largest = cache.entries[self.rows[:_LOOKED_AT]]["shape"].max(axis=0)[3 - spatial_dims :].tolist()
         if all(edge > _MOST_PADDING * size for edge, size in zip(crop, largest, strict=True)):
             raise InputError(
-                f"{cache.folder}: a crop of {crop[0]} voxels would be nothing but padding, the largest image "
-                f"has {' x '.join(map(str, largest))}; choose a smaller --sampling.crop"
+                f"{name or cache.folder}: a crop of {crop[0]} voxels would be nothing but padding, the "
+                f"largest image has {' x '.join(map(str, largest))}; choose a smaller --sampling.crop"
             )
 
     def __len__(self) -> int:

@@ -17,6 +17,11 @@ MIN_SUBJECTS = 4
 """With fewer subjects and no val rows, voxels are held out instead of a subject."""
 
 
+def share_of(subjects: int, fraction: float) -> int:
+    """How many of so many subjects a share is: rounded up, at least one."""
+    return max(1, math.ceil(fraction * subjects - 1e-9))
+
+
 def nested_fraction(rows: Sequence[Row], fraction: float, seed: int) -> list[Row]:
     """The rows of a share of the subjects; a smaller share is always part of a larger one.
 
@@ -27,7 +32,7 @@ def nested_fraction(rows: Sequence[Row], fraction: float, seed: int) -> list[Row
     """
     subjects = sorted({row.subject for row in rows})
     order = np.random.default_rng(seed).permutation(len(subjects))
-    kept = {subjects[i] for i in order[: max(1, math.ceil(fraction * len(subjects) - 1e-9))]}
+    kept = {subjects[i] for i in order[: share_of(len(subjects), fraction)]}
     return [row for row in rows if row.subject in kept]
 
 

@@ -202,17 +202,18 @@ class _Records:
 
 def _listed(path: Path) -> list[Path]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of caches: {error}") from error
     names = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not names:
         raise InputError(f"{path}: names no cache; write one cache folder per line")
-    twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-    if twice:
-        raise InputError(f"{path}: names {min(twice)} twice; its volumes would count double")
     parts = [path.parent / name for name in names]
-    for part in parts:
+    seen: set[Path] = set()
+    for name, part in zip(names, parts, strict=True):
+        if part.resolve() in seen:
+            raise InputError(f"{path}: names {name} twice; its volumes would count double")
+        seen.add(part.resolve())
         if not is_cache(part):
             raise InputError(f"{path}: {part} is no cache; run medssl prepare --out {part}")
     return parts

@@ -99,9 +99,16 @@ def read_table(path: Path, *, check_files: bool = True) -> Iterator[Row]:
             split_of: dict[str, str] = {}
             empty = True
             for values in reader:
+                if (
+                    not any(cell.strip() for cell in values.values() if isinstance(cell, str))
+                    and None not in values
+                ):
+                    continue  # spreadsheets leave lines of commas
                 empty = False
                 yield _to_row(path, reader.line_num, values, split_of, check_files)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not in UTF-8 ({error.reason}); save it as CSV UTF-8") from error
+    except (OSError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a data table: {error}") from error
     if empty:
         raise InputError(f"{path}: has a header but no rows")
@@ -113,6 +120,9 @@ def _check_header(path: Path, names: object) -> None:
         found = ", ".join(header) or "nothing"
         way = "; separate columns by commas" if any(sign in found for sign in ";\t") else ""
         raise InputError(f"{path}:1: a data table needs the column image; found {found}{way}")
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise InputError(f"{path}:1: the column {twice[0]} is there twice; keep one")
     unknown = [name for name in header if name not in COLUMNS]
     if unknown:
         raise InputError(f"{path}:1: unknown column {unknown[0]!r}; known are {', '.join(COLUMNS)}")

@@ -90,6 +90,19 @@ def macro_f1(predicted: Bools, target: Bools) -> float:
     return float((2 * both[seen] / total[seen]).mean()) if seen.any() else float("nan")
 
 
+def accuracy(probabilities: Floats, target: Bools, multi_label: bool) -> float:
+    """Share of the decisions that are right: one per class and image, or one per image.
+
+    Args:
+        probabilities: (N, K).
+        target: (N, K).
+        multi_label: whether several classes may be true at once.
+    """
+    chosen = decide(probabilities, multi_label)
+    right = chosen == target if multi_label else (chosen & target).any(axis=1)
+    return float(right.mean())
+
+
 def decide(probabilities: Floats, multi_label: bool) -> Bools:
     """(N, K) predicted classes: above one half each, or the most likely one."""
     if multi_label:

@@ -207,8 +207,7 @@ def _table(rows: Sequence[Summary], metric: str) -> list[str]:
 def _number(row: Summary | None, metric: str) -> str:
     if row is None:
         return "-"
-    factor = 1 if metric in _AS_COUNT else 100
-    return f"{factor * row.mean:.1f} ± {factor * row.sd:.1f}"
+    return row.shown(1 if metric in _AS_COUNT else 100)
 
 
 def _plain(value: Any) -> str:

@@ -31,6 +31,11 @@ class Summary:
     sd: float
     seeds: int
 
+    def shown(self, factor: float = 100) -> str:
+        """Mean and spread, times ``factor``; of a single seed the value alone."""
+        spread = f" ± {factor * self.sd:.1f}" if self.seeds > 1 else ""
+        return f"{factor * self.mean:.1f}{spread}"
+
 
 def summarise(cells: Iterable[Cell]) -> list[Summary]:
     """Mean and spread of every metric, in the order in which tables, kinds and metrics appear."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from medssl.errors import InputError
@@ -27,7 +28,7 @@ def check_output(out: Path, *inputs: Path, option: str = "--out") -> None:
 
 
 def check_place(out: Path, *inputs: Path, option: str = "--out") -> None:
-    """Refuse a file that would replace what it is made from, or lie among the files of a folder that is read.
+    """Refuse a file that cannot be written, would replace what it is made from, or lie among what is read.
 
     Args:
         out: file to write.
@@ -42,6 +43,13 @@ def check_place(out: Path, *inputs: Path, option: str = "--out") -> None:
         source = given.resolve()
         if place == source or (given.is_dir() and place.parent == source):
             raise InputError(f"{option} {out}: would write over the input {given}; choose another name")
+    if place.is_dir():
+        raise InputError(f"{option} {out}: is a folder; give the name of a file")
+    above = next(folder for folder in place.parents if folder.exists())
+    if not above.is_dir():
+        raise InputError(f"{option} {out}: {above} is a file, not a folder; choose another name")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{option} {out}: {above} may not be written to; choose another folder")
 
 
 def check_dimensions(out: Path, volume: Volume, option: str = "--out") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from torch import Tensor
 from medssl.errors import InputError
 
 _CONTAINERS = ("state_dict", "network_weights", "model_state_dict", "module", "model")
+
+_ADVICE = ("Weights only load failed", "(1)", "(2)", "Please", "Check the documentation")
+"""How the lines begin in which torch tells how to read a file in spite of all."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -30,7 +34,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             values: Any = load_file(path)
         else:
-            values = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of pickle protocols; what matters is raised
+                values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path}: holds more than tensors and plain values, or is no checkpoint ({_first_line(error)}); "
@@ -92,4 +98,7 @@ def _first_line(error: Exception) -> str:
     """Why, in a line; a KeyError is the unpickler's, of a byte that it does not know."""
     if isinstance(error, KeyError):
         return "not what torch.save writes"
-    return " ".join(str(error).split())[:120] or type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reasons = [line for line in lines if not line.startswith(_ADVICE)] or lines or [type(error).__name__]
+    reason = reasons[0].removeprefix("WeightsUnpickler error: ").split(". ")[0]
+    return "".join(sign for sign in reason if sign.isprintable())[:120].rstrip(".")

@@ -180,6 +180,11 @@ class Run:
         """Complete checkpoints, oldest first."""
         return sorted((self.folder / "checkpoints").glob("step-*.pt"))
 
+    def last_good(self) -> str:
+        """In words, which checkpoint a failed training can go on from."""
+        kept = self.checkpoints()
+        return f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written yet"
+
     def prune(self, keep: int) -> None:
         """Remove all but the newest ``keep`` checkpoints."""
         for path in self.checkpoints()[:-keep]:

@@ -149,8 +149,8 @@ class Keeper:
             return
         if not all(bool(p.isfinite().all()) for p in self._trainable.parameters()):
             raise InputError(
-                f"{self._run.folder}: after step {step} weights are no finite numbers; the last good "
-                "checkpoint stays. Lower training.lr, or bound gradients with training.clip"
+                f"{self._run.folder}: after step {step} weights are no finite numbers; "
+                f"{self._run.last_good()}. Lower training.lr, or bound gradients with training.clip"
             )
         if self._fabric.is_global_zero:
             extra = {"precision": self._fabric.strategy.precision.state_dict()}  # the scale of 16-mixed

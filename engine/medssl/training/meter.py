@@ -74,10 +74,9 @@ class Meter:
         return self.last
 
     def _complaint(self, name: str, value: float, step: int) -> str:
-        kept = self._run.checkpoints() if self._run is not None else []
-        where = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was written yet"
-        way = ", beside --resume" if kept else ""
+        where = f"{self._run.last_good()}; " if self._run is not None else ""
+        way = ", beside --resume" if self._run is not None and self._run.checkpoints() else ""
         return (
-            f"training: {name} became {value} at or shortly before step {step}; {where}; lower the learning "
+            f"training: {name} became {value} at or shortly before step {step}; {where}lower the learning "
             f"rate (training.lr), clip harder (training.clip) or use precision 32-true{way}"
         )

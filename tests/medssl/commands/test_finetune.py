@@ -116,6 +116,20 @@ def test_the_whole_road(tmp_path, tiny_weights, spatial_dims):
         assert set(np.unique(mask.array)) <= {0, 1}
 
 
+def test_a_scan_that_the_model_cannot_know_is_said(tmp_path, tiny_weights):
+    out = tmp_path / "run"
+    drain(finetune.run(settings(cohort(tmp_path, 2), out, tiny_weights[2], mode="probe")))
+    scan = read_volume(tmp_path / "v.mha")
+    config = PredictConfig(model=str(out), input=tmp_path / "ct.mha", out=tmp_path / "mask.mha")
+    write_volume(Volume(2 * scan.array - 1024, scan.geometry, "CT"), config.input)
+    said = "the scan is CT, the model learned from MR: do not trust it"
+    assert said in drain(predict.run(config)).notes
+    case(tmp_path, "solid", 3)
+    solid = config.model_copy(update={"input": tmp_path / "solid.mha"})
+    with pytest.raises(InputError, match=rf"^{solid.input}: has 3 dimensions, and {out} is for 2"):
+        drain(predict.run(solid))
+
+
 def test_a_probe_alone_segments_what_it_was_judged_on(tmp_path, tiny_weights):
     out = tmp_path / "run"
     result = drain(finetune.run(settings(cohort(tmp_path, 3), out, tiny_weights[3], mode="probe")))
@@ -295,6 +309,10 @@ def test_bad_input_is_one_line(tmp_path, tiny_weights):
     refused("only class 0", config([("t.mha", "empty.mha", "train"), held], "c"))
     refused("nothing is labelled", config([("t.mha", "empty.mha", "train"), held], "d", labels="scribbles"))
     refused("no label", config([("t.mha", "", "train"), held], "e"))
+    background = ("v.mha", "empty.mha", "val")
+    refused("no mask that models are judged on", config([train, background], "g"))
+    other = (*case(tmp_path, "w", 2, seed=4), "val")
+    refused("with --judged-scans", config([train, background, other], "g", judged_scans=1))
 
     geometry = Geometry.from_arrays(mask.geometry.shape, (0.5, 0.5), (900.0, 0.0))
     write_volume(Volume(mask.array, geometry), tmp_path / "far.mha")

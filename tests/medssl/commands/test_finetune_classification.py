@@ -116,6 +116,17 @@ def test_several_classes_at_once_and_the_probe_alone(tmp_path, tiny_weights):
             np.testing.assert_array_equal(values, after[name], err_msg=name)
 
 
+def test_where_one_kind_is_held_out_accuracy_decides(tmp_path):
+    data = table(tmp_path, 2, ("stripes", "spots"))
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join(line for line in lines if "spots,val" not in line) + "\n")
+    said: list[Progress] = []
+    result = drain(finetune.run(settings(data, tmp_path / "run", "none", encoder="tiny")), said.append)
+    assert any("held_out_accuracy" in progress.metrics for progress in said)
+    assert not any(": AUC " in progress.message for progress in said)
+    assert "no AUC" in result.message
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     config = settings(table(tmp_path, 2, ("stripes", "spots")), tmp_path / "whole", "none", encoder="tiny")
     assert drain(finetune.run(config)).use == "network"

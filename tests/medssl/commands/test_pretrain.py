@@ -32,7 +32,7 @@ from medssl.store.runs import Run
 from medssl.training import calibration, generated
 from medssl.training.calibration import calibrate_norms
 from medssl.training.checkpoint import load_checkpoint
-from medssl.volume import Volume
+from medssl.volume import Geometry, Volume
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +123,26 @@ def test_init_copies_what_fits_and_refuses_when_nothing_does(pretrain_config, tm
         )
 
 
+def test_what_cannot_be_trained_is_refused_before_scans_are_prepared(
+    pretrain_config, tiny_weights: dict[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrain, "_open_data", lambda *given: pytest.fail("scans were read"))
+    with pytest.raises(InputError, match="none of its weights fits"):
+        drain(pretrain.run(pretrain_config(3, init=str(tiny_weights[2]))))
+
+
+def test_images_given_for_volumes_are_named_as_the_user_named_them(
+    pretrain_config, scans: Path, tmp_path: Path
+) -> None:
+    scan = read_volume(scans.parent / "0.nii.gz")
+    flat = Geometry.from_arrays(scan.geometry.shape[1:], (1.0, 1.0))
+    table = tmp_path / "flat.csv"
+    write_volume(Volume(scan.array[:, 0], flat, "MR"), tmp_path / "flat.nii.gz")
+    table.write_text("image,modality\nflat.nii.gz,MR\n")
+    with pytest.raises(InputError, match=rf"^{table}: no 3D image of split"):
+        drain(pretrain.run(pretrain_config(3, data=table)))
+
+
 def test_init_holds_for_a_run_that_was_killed_before_its_first_checkpoint(
     pretrain_config, tmp_path: Path
 ) -> None:
@@ -168,6 +188,19 @@ def test_labels_of_the_table_join_the_training(pretrain_config, scans: Path) -> 
         ({"sampling": {"splits": ["val"]}}, "no row has split val"),
         ({"data": Path("absent")}, "absent: no such file"),
         ({"encoder": "huge"}, "--encoder huge"),
+        (
+            {"method": "simclr", "batch_size": 1, "settings": {}},
+            "--batch-size 1: an image is told from the others",
+        ),
+        (
+            {"method": "hssl", "batch_size": 1, "settings": {}},
+            "--batch-size 1: an image is told from the others",
+        ),
+        (
+            {"method": "lvm-med", "batch_size": 1, "settings": {}},
+            "--batch-size 1: images are matched with each other",
+        ),
+        ({"method": "byol", "batch_size": 1, "settings": {}}, "--batch-size 1: the norms of its heads"),
         (
             {"method": "mae", "settings": {"decoder": "pyramid", "decoder_channels": [4] * 6}},
             "settings of mae: 4 levels decode to as many maps.*given --encoder tiny",

@@ -74,11 +74,18 @@ def test_bad_lists_are_refused_with_the_part(listed: Path, make_cache, tmp_path:
 
     refused("# nothing\n", "names no cache")
     refused("first\nfirst\n", "names first twice")
+    refused("first\n../" + listed.parent.name + "/first\n", "/first twice")
     refused("first\nabsent\n", "absent is no cache")
     make_cache([(np.ones((4, 4, 4)), {})], dtype="uint8", folder="third")
     refused("first\nthird\n", "other settings")
     with pytest.raises(InputError, match="cannot be read"):
         open_cache(tmp_path / "none.caches")
+
+
+def test_a_list_from_a_windows_editor_is_read(listed: Path) -> None:
+    count = len(open_cache(listed))
+    listed.write_bytes(b"\xef\xbb\xbf" + listed.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(open_cache(listed)) == count
 
 
 PARTS, VOLUMES = 100, 100_000

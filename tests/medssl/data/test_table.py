@@ -48,6 +48,8 @@ def test_reads_every_column(tmp_path: Path) -> None:
         ("image\na.nii.gz,more\n", ":2: more cells than columns"),
         ("image,split\n,train\n", ":2: the cell image is empty"),
         ("image\n", "no rows"),
+        ("image,split\n,\n , \n", "no rows"),
+        ("image,split,image\na.nii.gz,,b.nii\n", ":1: the column image is there twice"),
     ],
 )
 def test_errors_name_file_line_and_reason(tmp_path: Path, text: str, words: str) -> None:
@@ -57,6 +59,18 @@ def test_errors_name_file_line_and_reason(tmp_path: Path, text: str, words: str)
     assert str(caught.value).startswith(str(table))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_empty_lines_of_a_spreadsheet_are_no_rows(tmp_path: Path) -> None:
+    table = write(tmp_path, "image,split\na.nii.gz,train\n,\n  ,\nb.nii,train\n,\n")
+    assert [row.origin for row in read_table(table)] == [f"{table}:2", f"{table}:5"]
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    table = write(tmp_path, "image\na.nii.gz\n")
+    table.write_bytes("image,class\na.nii.gz,Größe\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"is not in UTF-8 .*; save it as CSV UTF-8"):
+        list(read_table(table))
 
 
 def test_splits_are_selected_and_an_empty_split_is_refused(tmp_path: Path) -> None:

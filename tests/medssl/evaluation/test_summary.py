@@ -30,6 +30,12 @@ def test_cells_of_a_seed_are_averaged_first() -> None:
     assert row.mean == pytest.approx((0.3 + 0.5) / 2)
     assert row.sd == pytest.approx(0.2 / 2**0.5)
     assert row.seeds == 2
+    assert row.shown() == "40.0 ± 14.1"
+
+
+def test_a_single_seed_has_no_spread_to_show() -> None:
+    (row,) = summarise([cell("raw", 0, 0.2)])
+    assert row.shown() == "20.0"
 
 
 def test_absent_metric_counts_only_where_it_is() -> None:

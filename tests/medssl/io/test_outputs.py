@@ -21,6 +21,22 @@ def test_an_input_is_not_written_over(tmp_path: Path, monkeypatch: pytest.Monkey
             check_output(out, tmp_path / "other.nii", given)
 
 
+def test_a_place_that_takes_no_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = tmp_path / "scan.nii"
+    scan.touch()
+    (tmp_path / "folder.nii").mkdir()
+    for name, words in (
+        ("folder.nii", "is a folder; give the name of a file"),
+        ("scan.nii/deep/mask.nii", "scan.nii is a file, not a folder"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check_output(tmp_path / name, tmp_path / "other.nii")
+    check_output(tmp_path / "new" / "mask.nii", scan)  # folders are made
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(InputError, match=r"may not be written to; choose another folder"):
+        check_output(tmp_path / "new" / "mask.nii", scan)
+
+
 @pytest.mark.parametrize("name", ["mask.xyz", "mask", "mask.jpg"])
 def test_an_ending_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="cannot be written; end the name with one of"):

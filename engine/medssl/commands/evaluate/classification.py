@@ -15,7 +15,8 @@ from medssl.commands.evaluate.assay import Perturb
 from medssl.commands.evaluate.table_assay import TableAssay
 from medssl.config.classification import ClassificationConfig
 from medssl.config.evaluate import EvaluateConfig
-from medssl.data.classified import ClassLoader, class_names, targets, to_classified
+from medssl.data.classified import ClassifiedImage, ClassLoader, class_names, targets, to_classified
+from medssl.data.held_out import wanted_tasks
 from medssl.data.scan import read_scan
 from medssl.data.table import read_data
 from medssl.errors import InputError
@@ -40,8 +41,8 @@ class ClassificationAssay(TableAssay):
         scratch: folder for arrays on disk.
 
     Raises:
-        InputError: too few subjects or classes, mixed dimensions, or a held-out class that no training
-            subject has.
+        InputError: too few subjects or classes, mixed dimensions, a held-out class that no training
+            subject has, or held-out images of one kind.
     """
 
     metric = "auc"
@@ -55,16 +56,24 @@ class ClassificationAssay(TableAssay):
         dims: int | None,
         scratch: Path,
     ) -> None:
-        rows = [row for row in read_data(table) if row.classes]
+        everyone = read_data(table)
+        rows = [row for row in everyone if row.classes]
         if not rows:
             raise InputError(f"{table}: no row has a class; classification needs the column class")
+        tasks = wanted_tasks(rows, config.tasks)
+        of_task = [row for row in everyone if row.task in tasks]
+        rows = [row for row in of_task if row.classes]
+        self.multi_label = any(len(row.classes) > 1 for row in rows)
+        if self.multi_label:
+            rows = of_task  # whoever has no class is a negative of each
         super().__init__(config, table, rows, "classification")
+        if len(rows) < len(of_task):
+            self.notes = (*self.notes, f"{len(of_task) - len(rows)} rows without a class left out")
         self.names = class_names(self._train_rows)
         unseen = {name for row in self._held_rows for name in row.classes} - set(self.names)
         if unseen or len(self.names) < 2:
             what = f"class {min(unseen)} is in no training subject" if unseen else "there is only one class"
             raise InputError(f"{table}: {what}; add images of another, or leave the table out")
-        self.multi_label = any(len(row.classes) > 1 for row in rows)
         known = targets(self._rows, self.names, self.multi_label)
         # of what was read, not of what was resampled: that may differ in the last bit between machines
         digest = hashlib.sha256(repr((spacing_range, config.crop, self.names)).encode())
@@ -81,6 +90,13 @@ class ClassificationAssay(TableAssay):
         self.spatial_dims = self._same_dims(((own.row, own.image.ndim - 1) for own in images), dims)
         count = len(self._train_rows)
         self._train, self._held = images[:count], images[count:]
+        for judged in self._judged_groups():
+            chosen = np.stack([image.target for image in self._of(judged)])
+            if not np.isfinite(macro_auc(chosen.astype(np.float32), chosen)):
+                raise InputError(
+                    f"{table}: the {len(chosen)} held-out images that are judged are of one kind; judge more "
+                    "subjects (--test-subjects, --look-subjects), or move one of another to split val"
+                )
         longest = [max(own.image.shape[1 + axis] for own in images) for axis in range(self.spatial_dims)]
         self._shape = tuple(-(-n // self.multiple) * self.multiple for n in longest)  # networks pad the rest
 
@@ -95,6 +111,10 @@ class ClassificationAssay(TableAssay):
             freeze_statistics=is_pretrained and self._config.mode == "frozen",
         )
 
+    def _of(self, subjects: set[str]) -> list[ClassifiedImage]:
+        """Held-out images of these subjects."""
+        return [image for image in self._held if image.row.subject in subjects]
+
     def batches(self, fraction: float, seed: int) -> tuple[ClassLoader, int]:
         """Images of a share of the subjects, each once per epoch."""
         kept = self._share(fraction, seed)
@@ -106,8 +126,7 @@ class ClassificationAssay(TableAssay):
         self, task: nn.Module, subjects: int | None = None, perturb: Perturb | None = None
     ) -> tuple[float, Mapping[str, Any]]:
         """AUC averaged over the classes of which held-out images of both kinds exist, and that of each."""
-        chosen = set(list(dict.fromkeys(image.row.subject for image in self._held))[:subjects])
-        held = [image for image in self._held if image.row.subject in chosen]
+        held = self._of(self._held_subjects_of(subjects))
         loader = ClassLoader(held, self._shape, 1)
         device = next(task.parameters()).device
         was_training = task.training
@@ -126,10 +145,5 @@ class ClassificationAssay(TableAssay):
         found = np.concatenate(parts)
         known = np.stack([image.target for image in held])
         score = macro_auc(found, known)
-        if not np.isfinite(score):
-            raise InputError(
-                f"{self.name}: the {len(held)} held-out images that are judged are of one kind; judge more "
-                "subjects"
-            )
         single = {name: auc(found[:, k], known[:, k]) for k, name in enumerate(self.names)}
         return score, {name: value for name, value in single.items() if np.isfinite(value)}

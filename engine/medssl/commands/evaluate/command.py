@@ -38,7 +38,7 @@ class EvaluateResult:
         """For the terminal."""
         metrics = main_metrics(self.results.protocol, self.results.cells)
         lines = [
-            f"{row.data}, {row.kind}: {row.metric} {100 * row.mean:.1f} ± {100 * row.sd:.1f}"
+            f"{row.data}, {row.kind}: {row.metric} {row.shown()}"
             for row in summarise(self.results.cells)
             if row.metric in metrics
         ]

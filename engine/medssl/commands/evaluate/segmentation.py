@@ -47,8 +47,8 @@ class SegmentationAssay(TableAssay):
         scratch: folder for arrays on disk.
 
     Raises:
-        InputError: fewer than two subjects to train on, nobody held out, mixed dimensions, or a held-out
-            class that no training subject has.
+        InputError: fewer than two subjects to train on, nobody held out, mixed dimensions, a held-out
+            class that no training subject has, or held-out masks without any.
     """
 
     metric = "dice"
@@ -80,6 +80,13 @@ class SegmentationAssay(TableAssay):
                 f"class {min(unseen)} is in no training subject" if unseen else "only one class is labelled"
             )
             raise InputError(f"{table}: {what}; label it in one, or leave the table out")
+        for judged in self._judged_groups():
+            masks = [volume.label for volume in self._held if volume.row.subject in judged]
+            if not set(class_values(masks)) - {0}:
+                raise InputError(
+                    f"{table}: no held-out mask that is judged holds a class beside the background; "
+                    "judge more subjects (--test-subjects, --look-subjects), or move one to split val"
+                )
         self.digest = digest.hexdigest()
 
     def task(self, encoder: nn.Module, *, seed: int, is_pretrained: bool) -> SegmentationTask:
@@ -108,8 +115,7 @@ class SegmentationAssay(TableAssay):
         """Mean Dice over subjects, and the Dice of each."""
         network = cast("SegmentationTask", task).network
         device = next(network.parameters()).device
-        chosen = {volume.row.subject: None for volume in self._held}
-        wanted = set(list(chosen)[:subjects])
+        wanted = self._held_subjects_of(subjects)
         scores: dict[str, list[float]] = defaultdict(list)
         was_training = task.training
         task.eval()
@@ -131,7 +137,7 @@ class SegmentationAssay(TableAssay):
         task.train(was_training)
         if not scores:
             raise InputError(
-                f"{self.name}: no held-out mask that is judged holds a class; judge more subjects"
+                f"{self.name}: no held-out mask that is judged holds a class any more; take fewer --families"
             )
         means = {subject: float(np.mean(values)) for subject, values in scores.items()}
         return float(np.mean(list(means.values()))), means

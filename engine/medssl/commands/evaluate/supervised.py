@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,6 +17,7 @@ from medssl.commands.evaluate.robust import robustness, search_robustness
 from medssl.commands.evaluate.trial import Start, Trial, TrialStore, train_steps
 from medssl.commands.workspace import Workspace
 from medssl.config.evaluate import SCRATCH, EvaluateConfig, shown_name
+from medssl.data.held_out import share_of
 from medssl.errors import InputError
 from medssl.evaluation.cells import Cell, CellStore, cache_folder
 from medssl.evaluation.cohort import Cohort, read_cohort
@@ -27,6 +27,7 @@ from medssl.evaluation.perturbations import LARGEST
 from medssl.evaluation.report import Results
 from medssl.inference.load import LoadedEncoder
 from medssl.jobs.progress import Progress, Steps
+from medssl.store.scratch import scratch_folder
 from medssl.training.fabric import build_fabric
 
 if TYPE_CHECKING:
@@ -89,15 +90,16 @@ def measure(config: EvaluateConfig, workspace: Workspace) -> Steps[Results]:
     data: dict[str, Any] = {}
     folder = cache_folder(config.out)
     for table in config.data:
-        with tempfile.TemporaryDirectory(
-            prefix="scratch-", dir=folder, ignore_cleanup_errors=True  # Windows keeps mapped files
-        ) as scratch:  # fmt: skip
+        with scratch_folder(folder) as scratch:
             yield Progress(len(cells), total, config.protocol, message=f"reading {table.name}")
-            assays = read_assays(config, table, starts, dims, Path(scratch))
+            assays = read_assays(config, table, starts, dims, scratch)
             assay = next(iter(assays.values()))
             if dims is None:
                 starts = [without_weights(config.size, assay.spatial_dims)]
             notes = [f"{assay.subjects} to train on, {assay.held_subjects} held out", *assay.notes]
+            if alike := alike_shares(fractions, assay.subjects):
+                yield Progress(len(cells), total, config.protocol, message=alike, notice=True)
+                notes.append(alike)
             data[assay.name] = {
                 "sha256": assay.checksum,
                 "subjects": assay.subjects + assay.held_subjects,
@@ -114,6 +116,23 @@ def measure(config: EvaluateConfig, workspace: Workspace) -> Steps[Results]:
                         cells.append((yield from bench.cell(start, fraction, seed)))
     device = str(workspace.device)
     return _results(config, cells, data, device, {s.kind: s.signature for s in starts if s.is_pretrained})
+
+
+def alike_shares(fractions: Sequence[float], subjects: int) -> str:
+    """Shares of the labels that come to the same subjects, in words; "" where there are none.
+
+    Args:
+        fractions: ascending.
+        subjects: training subjects.
+    """
+    counts: dict[int, list[str]] = {}
+    for fraction in fractions:
+        counts.setdefault(share_of(subjects, fraction), []).append(f"{100 * fraction:g}")
+    return "; ".join(
+        f"{' and '.join(shares)} % of the labels are the same {count} of {subjects} training subjects"
+        for count, shares in counts.items()
+        if len(shares) > 1
+    )
 
 
 def read_assays(

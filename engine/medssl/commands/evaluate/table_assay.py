@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from medssl.commands.evaluate.assay import rows_of_task, some_subjects
@@ -27,6 +27,7 @@ class TableAssay:
     """
 
     multiple = 16
+    look_subjects: int | None = None
 
     def __init__(self, config: EvaluateConfig, table: Path, rows: Sequence[Row], task: str) -> None:
         rows, notes = rows_of_task(rows, config.tasks)
@@ -49,6 +50,16 @@ class TableAssay:
     def _share(self, fraction: float, seed: int) -> set[int]:
         """``id`` of the training rows of a share of the subjects."""
         return {id(row) for row in nested_fraction(self._train_rows, fraction, seed)}
+
+    def _held_subjects_of(self, count: int | None) -> set[str]:
+        """The first so many held-out subjects; None takes all."""
+        return set(list(dict.fromkeys(row.subject for row in self._held_rows))[:count])
+
+    def _judged_groups(self) -> Iterator[set[str]]:
+        """Every group of held-out subjects that the protocol asks a score of."""
+        yield self._held_subjects_of(None)
+        if self._config.protocol == "convergence":
+            yield self._held_subjects_of(self._config.look_subjects or self.look_subjects)
 
     def _frozen_steps(self, is_pretrained: bool) -> int:
         """A share of the steps where the mode asks for it; a new encoder has nothing to keep."""

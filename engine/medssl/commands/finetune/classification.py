@@ -16,7 +16,14 @@ from medssl.data.held_out import nested_fraction, split_scans
 from medssl.data.scan import read_scan, remarks
 from medssl.data.table import Row, read_data
 from medssl.errors import InputError
-from medssl.evaluation.classification_metrics import auc, bootstrap_interval, decide, macro_auc, macro_f1
+from medssl.evaluation.classification_metrics import (
+    accuracy,
+    auc,
+    bootstrap_interval,
+    decide,
+    macro_auc,
+    macro_f1,
+)
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.weights import inherited
 
@@ -73,9 +80,16 @@ def road(start: Start) -> Steps[Outcome]:
     if config.mode != "probe":
         loader = ClassLoader(cohort.train, cohort.shape, config.loop().batch_size, seed=config.seed)
         looks = cohort.held[:: max(1, -(-len(cohort.held) // _LOOKS))]
-        fitted, best_step = yield from fit_task(
-            start, task, loader, lambda: _auc(task, looks, cohort.shape), "AUC"
-        )
+        known = np.stack([image.target for image in looks])
+        has_auc = bool(
+            np.isfinite(macro_auc(known.astype(np.float32), known))
+        )  # images of one kind have none
+
+        def look() -> float:
+            found = _probabilities(task, looks, cohort.shape)
+            return macro_auc(found, known) if has_auc else accuracy(found, known, cohort.multi_label)
+
+        fitted, best_step = yield from fit_task(start, task, loader, look, "AUC" if has_auc else "accuracy")
         if fitted.stopped == "signal":
             return Outcome("", "", cohort.held_out, scores, fitted, best_step)
         if best_step or not is_probed:
@@ -217,10 +231,6 @@ def _probabilities(
     return result
 
 
-def _auc(task: ClassificationTask, images: Sequence[ClassifiedImage], shape: tuple[int, ...]) -> float:
-    return macro_auc(_probabilities(task, images, shape), np.stack([image.target for image in images]))
-
-
 def _judge(
     start: Start, cohort: ClassifiedCohort, task: ClassificationTask, phase: str
 ) -> Steps[dict[str, Any]]:
@@ -243,7 +253,7 @@ def _judge(
         "auc": macro_auc(found, known),
         "auc_low": low,
         "auc_high": high,
-        "accuracy": float((chosen == known).mean() if cohort.multi_label else (chosen & known).sum(1).mean()),
+        "accuracy": accuracy(found, known, cohort.multi_label),
         "f1": macro_f1(chosen, known),
     }
     single = {name: auc(found[:, k], known[:, k]) for k, name in enumerate(cohort.names)}

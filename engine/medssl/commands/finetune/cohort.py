@@ -124,10 +124,23 @@ def read_cohort(
         yield Progress(total, total, "reading", message=remark, notice=True)
     values = class_values(volume.label for volume in train)
     _check_classes(config, values, train, held)
+    _check_judged(config, spread_over_subjects(held_rows or rows, config.judged_scans), held)
     if not held_rows and len(rows) == 1:
         held_out = "a quarter of the painted blocks of the only scan: a hint, not an independent test"
     held_out = of_held_out(held_out, held_rows, config.judged_scans)
     return Cohort(config, tuple(rows), tuple(held_rows), held_out, values, tuple(train), tuple(held))
+
+
+def _check_judged(config: FinetuneConfig, judged: Sequence[Row], held: Sequence[LabelledVolume]) -> None:
+    """Held-out masks of background alone say nothing of any class: Dice over none is no figure."""
+    if config.labels == "scribbles":
+        return
+    rows = {id(row) for row in judged}
+    if not any(set(class_values([volume.label])) - {0} for volume in held if id(volume.row) in rows):
+        raise InputError(
+            f"{config.data}: no mask that models are judged on holds a class beside the background; move a "
+            "subject that has one to split val, or judge more scans with --judged-scans"
+        )
 
 
 def _check_classes(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from medssl.commands.finetune.start import Start
-from medssl.config.data_facts import fitted_to, warning
+from medssl.config.data_facts import check_batch, fitted_to, warning
 from medssl.config.prepare import CacheConfig
 from medssl.config.pretrain import SamplingConfig
 from medssl.config.run import explain
@@ -42,6 +42,7 @@ def with_unlabelled(start: Start, task: Any, loader: Batches) -> Steps[tuple[Any
         settings = entry.config_class().for_dims(config.hybrid_settings, dims)
     except ValidationError as error:
         raise InputError(f"--hybrid-settings of {config.hybrid_method}: {explain(error)}") from error
+    check_batch(settings, config.hybrid_batch, "--hybrid-batch")
     cache = yield from _cache(start)
     sampling = wanted_sampling(SamplingConfig(crop=config.hybrid_crop), settings, dims)
     dataset = CropDataset(cache, dims, (sampling.crop or 0,) * dims)

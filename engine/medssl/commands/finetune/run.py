@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import cast
 
 from medssl.commands.finetune.result import FinetuneResult
@@ -22,6 +19,7 @@ from medssl.jobs.progress import Progress, Steps
 from medssl.store.atomic import write_atomically
 from medssl.store.project import Project
 from medssl.store.runs import Run
+from medssl.store.scratch import scratch_folder
 from medssl.store.weights import anchored
 
 _ROADS = {
@@ -52,13 +50,9 @@ def run(config: FinetuneConfig, workspace: Workspace | None = None) -> Steps[Fin
     config = config.model_copy(update={"init": init})
     loaded = None if init == "none" else warm.encoder(init)
     folder = _run_folder(config)
-    for left in folder.folder.glob("scratch-*"):  # of a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
     road = cast("Callable[[Start], Steps[Outcome]]", import_module(_ROADS[config.task]).road)
-    with folder.until_begun(), tempfile.TemporaryDirectory(
-        prefix="scratch-", dir=folder.folder, ignore_cleanup_errors=True  # Windows keeps mapped files
-    ) as scratch:  # fmt: skip
-        outcome = yield from road(Start(config, folder, Path(scratch), warm, loaded))
+    with folder.until_begun(), scratch_folder(folder.folder) as scratch:
+        outcome = yield from road(Start(config, folder, scratch, warm, loaded))
     fitted = outcome.fitted
     result = FinetuneResult(
         run=folder.folder,

@@ -15,7 +15,7 @@ from medssl.commands.workspace import Workspace
 from medssl.config.predict import PredictConfig
 from medssl.errors import InputError
 from medssl.io import write_volume
-from medssl.io.outputs import check_dimensions, check_output
+from medssl.io.outputs import check_dimensions, check_output, check_place
 from medssl.io.tables import detections_to_json, write_boxes, write_json
 from medssl.jobs.progress import Progress, Steps
 from medssl.store.weights import WeightsRecord, resolve
@@ -88,17 +88,35 @@ def run(config: PredictConfig, workspace: Workspace | None = None) -> Steps[Pred
         raise InputError(
             f"--out {config.out}: {task['name']} writes {' or '.join(suffixes)}; choose such a name"
         )
-    if not suffixes:
-        check_output(config.out, config.input)
+    (check_place if suffixes else check_output)(config.out, config.input)
     volume = yield from warm.scan_steps(config.input, config.series, config.frame)
+    _check_dims(config, volume, record)
     if not suffixes:
         check_dimensions(config.out, volume)
     begin = time.perf_counter()
     found = yield from predict(config, volume, record, warm)
     seconds = time.perf_counter() - begin
     note = str(record.metadata.get("note", ""))
-    found = {"voxels": {}, "note": note, "notes": volume.notes, **found}
+    notes = (*volume.notes, *_foreign(volume, record))
+    found = {"voxels": {}, "note": note, "notes": notes, **found}
     return PredictResult(path=config.out, kind=str(task["kind"]), seconds=seconds, **found)
+
+
+def _check_dims(config: PredictConfig, volume: Volume, record: WeightsRecord) -> None:
+    dims = record.metadata["encoder"]["spatial_dims"]
+    if volume.spatial_dims != dims:
+        raise InputError(
+            f"{config.input}: has {volume.spatial_dims} dimensions, and {config.model} is for {dims}; "
+            "choose another model"
+        )
+
+
+def _foreign(volume: Volume, record: WeightsRecord) -> list[str]:
+    """A note where the model has seen no scan of this modality."""
+    known = [name for name in record.metadata.get("modalities", ()) if name]
+    if not known or not volume.modality or volume.modality in known:
+        return []
+    return [f"the scan is {volume.modality}, the model learned from {' and '.join(known)}: do not trust it"]
 
 
 def _segmentation(

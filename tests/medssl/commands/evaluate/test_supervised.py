@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 from safetensors import safe_open
 
 from medssl.commands.evaluate import run
 from medssl.commands.evaluate import supervised as supervised_module
+from medssl.commands.evaluate.assay import some_subjects
+from medssl.commands.evaluate.classification import ClassificationAssay
 from medssl.commands.evaluate.segmentation import SegmentationAssay
-from medssl.commands.evaluate.supervised import compare_speed, merge_fractions
+from medssl.commands.evaluate.supervised import alike_shares, compare_speed, merge_fractions
 from medssl.config.evaluate import EvaluateConfig
+from medssl.data.table import read_data
 from medssl.errors import InputError
 from medssl.evaluation.cells import Cell
 from medssl.jobs.progress import Progress, drain
@@ -110,6 +116,34 @@ def test_classes_of_whole_images_are_judged_by_auc(
     (cell,) = result.results.cells
     assert set(cell.metrics) == {"auc", "loss in contrast", "loss in scaling", "loss"}
     refused("are of one kind", config(table, tmp_path, "label-fraction", weights, **given, test_subjects=1))
+
+
+def test_whoever_has_none_of_several_classes_is_a_negative(
+    write_balls: Callable[..., Path], tmp_path: Path
+) -> None:
+    table = write_balls(tmp_path / "balls", train=6, val=4, spatial_dims=2)
+    lines = table.read_text().splitlines()
+
+    def assay(*kinds: str) -> ClassificationAssay:
+        """Of a table whose subjects have these classes in turn."""
+        rows = [re.sub(",[ab],s", f",{kinds[n % len(kinds)]},s", line) for n, line in enumerate(lines[1:])]
+        table.write_text("\n".join([lines[0], *rows]) + "\n")
+        settings = config(table, tmp_path, "label-fraction", "none", task="classification")
+        scratch = Path(tempfile.mkdtemp(dir=tmp_path))
+        return ClassificationAssay(settings, table, (0.5, 1.25), 2, scratch)
+
+    several = assay("a", "a;b", "")
+    assert (several.multi_label, several.subjects, several.held_subjects) == (True, 6, 4)
+    single = assay("a", "b", "")
+    assert (single.multi_label, single.subjects, single.held_subjects) == (False, 4, 3)
+    assert "3 rows without a class left out" in single.notes
+
+
+def test_shares_that_are_the_same_subjects_are_named() -> None:
+    assert alike_shares((0.05, 0.1, 0.25, 1.0), 4) == (
+        "5 and 10 and 25 % of the labels are the same 1 of 4 training subjects"
+    )
+    assert alike_shares((0.05, 0.1, 0.25, 0.5, 1.0), 100) == ""
 
 
 def test_runs_with_equal_seeds_are_equal_and_none_alone_has_the_dimensions_of_the_table(
@@ -293,6 +327,18 @@ def test_bad_input_is_one_line(
     refused("no such size", config(table, tmp_path, "label-fraction", "none", size="huge"))
     refused("are the kind random here", config(table, tmp_path, "transfer", weights, "none"))
     refused("two are called", config(table, tmp_path, "transfer", weights, weights))
+    dark = write_balls(tmp_path / "dark", spatial_dims=2)
+    mask = sitk.ReadImage(str(dark.parent / "label4.nii.gz"))
+    for name in ("label4", "label5"):  # of the val subjects
+        sitk.WriteImage(mask * 0, str(dark.parent / f"{name}.nii.gz"))
+    refused("no held-out mask that is judged holds a class", config(dark, tmp_path, "label-fraction", "none"))
+    sitk.WriteImage(mask, str(dark.parent / "label4.nii.gz"))
+    drain(run(config(dark, tmp_path, "label-fraction", "none")))
+    looks = {"look_subjects": 1, "steps": 1}
+    first = some_subjects(read_data(dark)[4:], None)[0].subject
+    for name in ("label4", "label5"):
+        sitk.WriteImage(mask * (name[-1] not in first), str(dark.parent / f"{name}.nii.gz"))
+    refused("--look-subjects", config(dark, tmp_path, "convergence", "none", **looks))
     few = write_balls(tmp_path / "few", train=2, val=0, spatial_dims=2)
     refused("too few subjects", config(few, tmp_path, "label-fraction", "none"))
     with pytest.raises(ValueError, match="above 0 and at most 1"):

@@ -1,0 +1,45 @@
+"""Folders for arrays that do not fit memory, gone when the work is done."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medssl.store.lock import lock
+
+_PREFIX = "scratch-"
+_IN_USE = "in-use"  # locked by the program that works there
+_YOUNG = 60.0  # seconds in which a folder without that file may be one that is just being made
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder in ``parent`` that is removed at the end; those that killed programs left go first.
+
+    Args:
+        parent: several programs may work in it at once.
+    """
+    for left in parent.glob(f"{_PREFIX}*"):
+        if _is_left(left):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True  # Windows keeps mapped files
+    ) as name, (Path(name) / _IN_USE).open("wb") as file:  # fmt: skip
+        lock(file)
+        yield Path(name)
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether nobody works in it any more."""
+    try:
+        with (folder / _IN_USE).open("rb") as file:
+            lock(file)
+            return True
+    except FileNotFoundError:
+        return folder.exists() and time.time() - folder.stat().st_mtime > _YOUNG
+    except OSError:
+        return False

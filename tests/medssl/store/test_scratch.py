@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medssl.store import scratch
+from medssl.store.scratch import scratch_folder
+
+
+def test_a_scratch_folder_is_gone_at_the_end_and_after_an_error(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path) as folder:
+        np.save(folder / "a.npy", np.zeros(3))
+    with pytest.raises(RuntimeError), scratch_folder(tmp_path):
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks are of POSIX")
+def test_what_a_killed_program_left_goes_and_what_is_in_use_stays(tmp_path: Path) -> None:
+    killed = tmp_path / "scratch-killed"
+    killed.mkdir()
+    (killed / scratch._IN_USE).touch()
+    old, young = tmp_path / "scratch-old", tmp_path / "scratch-young"  # without the file that is locked
+    old.mkdir()
+    os.utime(old, (time.time() - 3600,) * 2)
+    young.mkdir()
+    with scratch_folder(tmp_path) as first, scratch_folder(tmp_path) as second:
+        assert {path.name for path in tmp_path.iterdir()} == {first.name, second.name, young.name}
+    assert [path.name for path in tmp_path.iterdir()] == [young.name]
