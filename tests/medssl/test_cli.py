@@ -139,8 +139,12 @@ def test_an_impossible_place_for_the_results_is_one_line(
     out = str(tmp_path / place) + suffix
     assert cli.main([command, *given[command], "--out", out, "--device", "cpu"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"error: {tmp_path}")
-    reasons = ("File exists", "Not a directory") if place.startswith("file") else ("File name too long",)
+    assert last.startswith((f"error: {tmp_path}", f"error: --out {tmp_path}"))
+    reasons = (
+        ("File exists", "Not a directory", "is a file, not a folder")
+        if place.startswith("file")
+        else ("File name too long",)
+    )
     assert any(reason in last for reason in reasons), last
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
@@ -72,10 +72,11 @@ TINY = {
 }
 
 
-def make(name: str, spatial_dims: int) -> Any:
+def make(name: str, spatial_dims: int, settings: Mapping[str, Any] | None = None) -> Any:
+    """The method over a tiny encoder; ``settings`` in place of its tiny ones."""
     torch.manual_seed(0)
     entry = METHODS[name]
-    config = entry.config_class().model_validate(TINY[name].settings)
+    config = entry.config_class().model_validate(TINY[name].settings if settings is None else settings)
     encoder = ResidualEncoder(spatial_dims, 1, (4, 6, 8, 8), (1, 1, 1, 1))
     return entry.build(config, Backbone(encoder), 2)
 

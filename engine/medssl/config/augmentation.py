@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medssl.config.run import RunConfig
 
@@ -24,6 +24,21 @@ class TurnsConfig(RunConfig):
     quarter_turns: bool = Field(
         False, description="turned by quarters too: one of all 8 symmetries of the square, 48 of the cube"
     )
+    mirror_axes: tuple[int, ...] | None = Field(
+        None,
+        description="axes that a crop may be mirrored along, 0 the first one of the image, -1 the last "
+        "(left and right where scans lie as usual: the horizontal flip); default all",
+    )
+
+    @model_validator(mode="after")
+    def _axes(self) -> Self:
+        if self.mirror_axes is not None and not all(-3 <= axis <= 2 for axis in self.mirror_axes):
+            raise ValueError("mirror_axes are numbers of axes: 0, 1, 2, or -1, -2, -3 from the last one")
+        if self.mirror_axes is not None and self.quarter_turns:
+            raise ValueError(
+                "mirror_axes means nothing with quarter_turns, which turn every axis into others"
+            )
+        return self
 
 
 class IntensityConfig(RunConfig):

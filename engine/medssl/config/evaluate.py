@@ -64,7 +64,7 @@ class FineTuningCells(RunConfig):
         description="fine-tuned protocols: frozen lets a pre-trained encoder learn after a share of the "
         "steps only (Wolf et al. 2023)",
     )
-    frozen_share: FrozenShare = 0.5
+    frozen_share: FrozenShare = 1 / 7
     thaw_share: ThawShare = 1 / 70
     size: str = Field(
         "small",

@@ -41,7 +41,7 @@ class FinetuneConfig(CommandConfig):
         description="probe: only a linear map on the frozen encoder; frozen: the encoder learns after a "
         "share of the steps (Wolf et al. 2023); full: everything from the start, the encoder slower",
     )
-    frozen_share: FrozenShare = 0.5
+    frozen_share: FrozenShare = 1 / 7
     thaw_share: ThawShare = 1 / 70
     labels: Literal["dense", "scribbles"] = Field(
         "dense", description="what 0 means in the masks: dense: the background class; scribbles: unlabelled"

@@ -19,6 +19,9 @@ class PredictConfig(CommandConfig, ScanChoice):
         description="mask to write: .nii.gz, .nrrd, .mha, or .png for a 2D image; boxes: .json or .csv; "
         "classes: .json"
     )
+    least_score: float = Field(
+        0.0, ge=0, le=1, description="boxes below this score are left out, beyond what the detector drops"
+    )
     overlap: float = Field(0.25, ge=0, lt=1, description="share of a window that the next one sees again")
     window: int | None = Field(
         None,

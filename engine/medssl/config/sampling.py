@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medssl.config.hssl import HsslConfig
+from medssl.config.lvm_med import LvmMedConfig
 from medssl.config.pretrain import SamplingConfig
 from medssl.config.run import RunConfig
 from medssl.config.swav import SwavConfig
@@ -14,7 +15,9 @@ LEAST_CROP = {2: 224, 3: 64}
 def wanted_sampling(sampling: SamplingConfig, settings: RunConfig, dims: int) -> SamplingConfig:
     """The settings with what the method wants where they leave it open; see their descriptions."""
     hssl = settings if isinstance(settings, HsslConfig) else None
-    by_modality = isinstance(settings, SwavConfig) and settings.modality_mode != "shared"
+    by_modality = isinstance(settings, LvmMedConfig) or (
+        isinstance(settings, SwavConfig) and settings.modality_mode != "shared"
+    )
     wanted = {
         "crop": max(LEAST_CROP[dims], view_size(settings)),
         "family": "task" if hssl is not None else "modality" if by_modality else "group",

@@ -208,7 +208,8 @@ def prepare_cache(
     before = set(writer.lines)
     todo, reused, renewed = _compare(rows, writer, failures)
     if max_mb is not None:
-        todo.sort(key=lambda item: item[2])
+        # masks first: those of later volumes would leave holes for the scans that have none
+        todo.sort(key=lambda item: (config.labels and item[0].label is None, item[2]))
     cropped = done = 0
     results = read_in_order([row for row, _, _ in todo], partial(prepare_row, config=config), workers)
     try:
@@ -277,10 +278,11 @@ def _check_limit(writer: CacheWriter, max_mb: float | None) -> None:
             f"{writer.folder}: holds scans cropped to fit --max-mb {before:g}; give that limit again, or "
             "another folder"
         )
-    if max_mb is not None and writer.nbytes > max_mb * 1e6:
+    # voxels alone: names of subjects may have grown since, and earlier versions did not count the index
+    held = sum(writer.voxel_bytes(line) for line in writer.lines.values())
+    if max_mb is not None and held > max_mb * 1e6:
         raise InputError(
-            f"{writer.folder}: holds {writer.nbytes / 1e6:.1f} MB already; --max-mb {max_mb:g} needs another "
-            "folder"
+            f"{writer.folder}: holds {held / 1e6:.1f} MB already; --max-mb {max_mb:g} needs another folder"
         )
 
 

@@ -11,6 +11,7 @@ the columns that the sampler asks for (at most 4 bytes per volume each) and a fe
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -211,9 +212,10 @@ def _listed(path: Path) -> list[Path]:
     parts = [path.parent / name for name in names]
     seen: set[Path] = set()
     for name, part in zip(names, parts, strict=True):
-        if part.resolve() in seen:
+        place = Path(os.path.normpath(part))  # not through links: a link may stand for a copy
+        if place in seen:
             raise InputError(f"{path}: names {name} twice; its volumes would count double")
-        seen.add(part.resolve())
+        seen.add(place)
         if not is_cache(part):
             raise InputError(f"{path}: {part} is no cache; run medssl prepare --out {part}")
     return parts

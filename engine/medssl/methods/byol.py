@@ -45,6 +45,7 @@ class Byol(nn.Module):
             angle=settings.rotation,
             turn_p=settings.turn_p,
             quarter_turns=settings.quarter_turns,
+            mirror_axes=settings.mirror_axes,
         )
         self._steps: int | None = None
 

@@ -94,6 +94,7 @@ class Hssl(nn.Module):
             angle=settings.rotation,
             turn_p=settings.turn_p,
             quarter_turns=settings.quarter_turns,
+            mirror_axes=settings.mirror_axes,
         )
         self.register_buffer("task_share", torch.full((tasks,), 1 / tasks))
         self.register_buffer("group_share", torch.full((groups,), 1 / groups))

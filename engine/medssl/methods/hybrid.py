@@ -107,7 +107,13 @@ class Hybrid(nn.Module):
         method = cast(Trainable, self.method).views(batch, generator)
         x = batch.image
         (drawn,) = self.crops.draw(len(x), tuple(x.shape[2:]), generator)
-        box = turned(drawn, generator, self.config.turn_p, quarters=self.config.quarter_turns)
+        box = turned(
+            drawn,
+            generator,
+            self.config.turn_p,
+            quarters=self.config.quarter_turns,
+            axes=self.config.mirror_axes,
+        )
         (image,) = crop(x, [box], self.crops.global_size)
         length = batch.spacing * torch.tensor(x.shape[2:]).to(batch.spacing)
         image = self.intensity(image, generator, box.voxel(length, image.shape[2:]))

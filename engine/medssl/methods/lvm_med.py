@@ -86,6 +86,7 @@ class LvmMed(nn.Module):
             angle=config.rotation,
             turn_p=config.turn_p,
             quarter_turns=config.quarter_turns,
+            mirror_axes=config.mirror_axes,
         )
         self.in_mm = config.coordinates == "mm" or (config.coordinates == "auto" and n == 3)
 

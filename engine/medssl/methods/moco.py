@@ -59,6 +59,7 @@ class Moco(nn.Module):
             angle=settings.rotation,
             turn_p=settings.turn_p,
             quarter_turns=settings.quarter_turns,
+            mirror_axes=settings.mirror_axes,
         )
         self._steps: int | None = None
         # random directions until keys have come, as in the reference code

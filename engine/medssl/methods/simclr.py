@@ -52,6 +52,7 @@ class Simclr(nn.Module):
             angle=settings.rotation,
             turn_p=settings.turn_p,
             quarter_turns=settings.quarter_turns,
+            mirror_axes=settings.mirror_axes,
         )
 
     def views(self, batch: Batch, generator: torch.Generator) -> SimclrViews:

@@ -82,8 +82,8 @@ class Swav(nn.Module):
         """Crops of a batch of source patches (B, C, *S); all randomness from ``generator``."""
         first, second, modality = self._sources(batch, generator)
         boxes = self.multicrop.draw(len(first), tuple(first.shape[2:]), generator)
-        turn_p, quarters = self.config.turn_p, self.config.quarter_turns
-        boxes = [turned(box, generator, turn_p, quarters=quarters) for box in boxes]
+        turn_p, quarters, axes = self.config.turn_p, self.config.quarter_turns, self.config.mirror_axes
+        boxes = [turned(box, generator, turn_p, quarters=quarters, axes=axes) for box in boxes]
         if second is first:
             crops = self.multicrop.apply(first, boxes).images
         else:

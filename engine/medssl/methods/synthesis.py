@@ -72,7 +72,13 @@ class Synthesis(nn.Module):
         shape = [self.volume_size] * len(space)
         labels = random_label_maps(count, shape, generator)
         boxes = [
-            turned(box, generator, self.config.turn_p, quarters=self.config.quarter_turns)
+            turned(
+                box,
+                generator,
+                self.config.turn_p,
+                quarters=self.config.quarter_turns,
+                axes=self.config.mirror_axes,
+            )
             for box in self.multicrop.draw(count, tuple(shape), generator)
         ]
         length = batch.spacing * torch.tensor(shape).to(batch.spacing)

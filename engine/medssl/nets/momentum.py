@@ -44,6 +44,12 @@ class MomentumCopy(nn.Module):
                 mine.lerp_(theirs, 1 - momentum)
 
 
+def take_modes(copy: nn.Module, original: nn.Module) -> None:
+    """Put every part of a copy into the mode, training or not, of the same part of the original."""
+    for mine, theirs in zip(copy.modules(), original.modules(), strict=True):
+        mine.training = theirs.training
+
+
 def momentum_at(step: int, steps: int | None, start: float, end: float) -> float:
     """Momentum at a step: end - (end - start) (1 + cos(pi step / steps)) / 2.
 

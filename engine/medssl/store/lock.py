@@ -14,6 +14,7 @@ try:
 except ImportError:  # Windows: no lock, so two windows on one project are not told apart
     fcntl = None  # type: ignore[assignment]
 
+CAN_LOCK = fcntl is not None
 _PATIENCE = 3.0  # seconds; the work under a lock takes milliseconds
 _BETWEEN_TRIES = 0.01
 

@@ -6,14 +6,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from medssl.store.lock import lock
+from medssl.store.lock import CAN_LOCK, lock
 
 _PREFIX = "scratch-"
 _IN_USE = "in-use"  # locked by the program that works there
-_YOUNG = 60.0  # seconds in which a folder without that file may be one that is just being made
+_YOUNG = 2.0  # seconds in which a folder may be one that is just being made
 
 
 @contextmanager
@@ -29,17 +29,19 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(
         prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True  # Windows keeps mapped files
     ) as name, (Path(name) / _IN_USE).open("wb") as file:  # fmt: skip
-        lock(file)
+        with suppress(OSError):  # some network disks know no locks: nothing is swept there
+            lock(file)
         yield Path(name)
 
 
 def _is_left(folder: Path) -> bool:
-    """Whether nobody works in it any more."""
+    """Whether nobody works in it any more; without locks nobody knows."""
     try:
-        with (folder / _IN_USE).open("rb") as file:
-            lock(file)
-            return True
-    except FileNotFoundError:
-        return folder.exists() and time.time() - folder.stat().st_mtime > _YOUNG
+        if not CAN_LOCK or time.time() - folder.stat().st_mtime < _YOUNG:
+            return False
+        if (folder / _IN_USE).exists():  # not in those of earlier versions
+            with (folder / _IN_USE).open("rb") as file:
+                lock(file)
+        return True
     except OSError:
         return False

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medssl.nets.backbone import Backbone
+from medssl.nets.momentum import MomentumCopy, take_modes
 from medssl.protocols import Batch, Losses
 
 
@@ -123,9 +124,12 @@ class HybridTask(nn.Module):
                 part.plan(own)
 
     def train(self, mode: bool = True) -> HybridTask:
-        """Training mode; the encoder's statistics follow the task, which may freeze them."""
+        """Training mode; statistics of the encoder and its copies follow the task, which may freeze them."""
         super().train(mode)
         self.task.train(mode)
+        for module in self.method.modules():
+            if isinstance(module, MomentumCopy):  # its first copy is that of the backbone
+                take_modes(module.copies[0], self.method.backbone)
         return self
 
     def views(self, batch: PairedBatch, generator: torch.Generator) -> tuple[Any, Any]:

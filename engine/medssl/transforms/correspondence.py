@@ -11,7 +11,14 @@ from medssl.transforms.crops import CropBoxes, sample_at
 from medssl.transforms.spatial import draw_orthogonal
 
 
-def turned(box: CropBoxes, generator: torch.Generator, p: float = 1.0, *, quarters: bool = True) -> CropBoxes:
+def turned(
+    box: CropBoxes,
+    generator: torch.Generator,
+    p: float = 1.0,
+    *,
+    quarters: bool = True,
+    axes: Sequence[int] | None = None,
+) -> CropBoxes:
     """The same boxes, each with probability ``p`` moved by a random symmetry: its axes permuted and negated.
 
     Args:
@@ -19,12 +26,13 @@ def turned(box: CropBoxes, generator: torch.Generator, p: float = 1.0, *, quarte
         generator: source of all randomness.
         p: probability that a box is moved.
         quarters: turned too; mirrored alone else.
+        axes: that may be mirrored along; None for all. Not with ``quarters``.
     """
     batch, n = box.centre.shape
-    ops = draw_orthogonal(batch, n, generator, rotate=quarters, p=p)
+    ops = draw_orthogonal(batch, n, generator, rotate=quarters, axes=axes, p=p)
     order = ops.permutation[:, None].expand(-1, n, -1).to(box.axes.device)
-    axes = box.axes.gather(2, order)
-    return CropBoxes(box.centre, torch.where(ops.flip[:, None].to(axes.device), -axes, axes))
+    edges = box.axes.gather(2, order)
+    return CropBoxes(box.centre, torch.where(ops.flip[:, None].to(edges.device), -edges, edges))
 
 
 def random_places(

@@ -41,7 +41,7 @@ class GenesisCorruption:
         paint_p: probability of painting.
         inner_p: share of in-painting; out-painting otherwise.
         published_flips: flip as the published code does. It draws the axis among (channel, x, y), so one
-            draw in three does nothing and z, our first axis, is never flipped.
+            draw in three does nothing and z, the first axis of a volume, is never flipped.
 
     Reference: Zhou et al., "Models Genesis", Medical Image Analysis 2021, section 3.2; probabilities from the
     published configuration.
@@ -60,10 +60,11 @@ class GenesisCorruption:
         """All randomness of one batch; ``shape`` (n,) is that of the images."""
         n = len(shape)
         goes_on = chance(generator, (batch, 3), self.flip_p).long().cumprod(dim=1)
-        axis = torch.nn.functional.one_hot(integers(generator, (batch, 3), n), n)  # (B, 3, n)
+        among = 3 if self.published_flips else n
+        axis = torch.nn.functional.one_hot(integers(generator, (batch, 3), among), among)  # (B, 3, among)
         flip = (axis * goes_on[..., None]).sum(dim=1) % 2 == 1
-        if self.published_flips:
-            flip[:, 0] = False
+        if self.published_flips:  # the first of the three is the channel
+            flip = torch.cat([flip.new_zeros(batch, n - 2), flip[:, 1:]], dim=1)
         still = torch.arange(n, device=generator.device).expand(batch, n)
         painted = chance(generator, (batch,), self.paint_p)
         inner = chance(generator, (batch,), self.inner_p)

@@ -40,6 +40,7 @@ class MaskedView:
         aspect: largest stretch of an axis.
         turn_p: probability that the view is mirrored.
         quarter_turns: turned by quarters too.
+        mirror_axes: axes that may be mirrored along; None for all.
 
     Reference: Tian et al. (SparK), ICLR 2023, sections 3.1 and 4.1.
     """
@@ -51,6 +52,7 @@ class MaskedView:
     aspect: float = 1.2
     turn_p: float = 1.0
     quarter_turns: bool = False
+    mirror_axes: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], stride: tuple[int, ...]) -> Self:
@@ -61,7 +63,7 @@ class MaskedView:
             stride: (n,) voxels of a cell where the settings leave it open.
         """
         cell = stride if settings["cell"] is None else (settings["cell"],) * len(stride)
-        names = ("size", "ratio", "scale", "aspect", "turn_p", "quarter_turns")
+        names = ("size", "ratio", "scale", "aspect", "turn_p", "quarter_turns", "mirror_axes")
         return cls(cell=cell, **{name: settings[name] for name in names})
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> MaskedImage:
@@ -78,7 +80,7 @@ class MaskedView:
                 "settings.cell or sampling.crop"
             )
         boxes = draw_boxes(len(x), source, generator, scale=self.scale, aspect=self.aspect)
-        boxes = turned(boxes, generator, self.turn_p, quarters=self.quarter_turns)
+        boxes = turned(boxes, generator, self.turn_p, quarters=self.quarter_turns, axes=self.mirror_axes)
         image = crop(x, [boxes], shape)[0]
         grid = tuple(n // c for n, c in zip(shape, self.cell, strict=True))
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,7 @@ def draw_orthogonal(
     *,
     rotate: bool = True,
     mirror: bool = True,
+    axes: Sequence[int] | None = None,
     p: float = 1.0,
 ) -> Orthogonal:
     """One uniformly drawn symmetry of the square (8) or the cube (48) per sample.
@@ -46,12 +48,22 @@ def draw_orthogonal(
         generator: source of all randomness.
         rotate: swap axes; needs axes of one length when applied.
         mirror: allow mirror images; without it rotations only (4 or 24; nothing left unless ``rotate``).
+        axes: those that may be reversed; None for all. Not with ``rotate``.
         p: probability that a sample is moved at all.
+
+    Raises:
+        ValueError: an axis that is not there.
     """
     shape = (batch, spatial_dims)
     order = torch.rand(shape, generator=generator, device=generator.device).argsort(dim=1)
     flip = chance(generator, shape, 0.5)
     moved = chance(generator, (batch, 1), p)
+    if axes is not None:
+        if not all(-spatial_dims <= axis < spatial_dims for axis in axes):
+            raise ValueError(f"mirror_axes {tuple(axes)}: the image has {spatial_dims} axes")
+        allowed = torch.zeros(spatial_dims, dtype=torch.bool, device=flip.device)
+        allowed[list(axes)] = True
+        flip = flip & allowed
     still = torch.arange(spatial_dims, device=order.device).expand(shape)
     permutation = order if rotate else still
     if not mirror:

@@ -37,12 +37,14 @@ class ViewPairs:
         intensity: energy bands, window, tone, gamma, bias, linear, blur, noise.
         turn_p: probability that a crop is mirrored.
         quarter_turns: turned by quarters too.
+        mirror_axes: axes that may be mirrored along; None for all.
     """
 
     crops: MultiCrop
     intensity: ViewIntensity
     turn_p: float = 1.0
     quarter_turns: bool = False
+    mirror_axes: tuple[int, ...] | None = None
 
     @classmethod
     def of(
@@ -55,6 +57,7 @@ class ViewPairs:
         angle: float = 0.0,
         turn_p: float = 1.0,
         quarter_turns: bool = False,
+        mirror_axes: tuple[int, ...] | None = None,
     ) -> Self:
         """From plain settings.
 
@@ -66,9 +69,10 @@ class ViewPairs:
             angle: largest rotation, degrees.
             turn_p: probability that a crop is mirrored.
             quarter_turns: turned by quarters too.
+            mirror_axes: axes that may be mirrored along; None for all.
         """
         crops = MultiCrop(size, size, local_count=0, global_scale=scale, aspect=aspect, angle=angle)
-        return cls(crops, ViewIntensity.of(intensity), turn_p, quarter_turns)
+        return cls(crops, ViewIntensity.of(intensity), turn_p, quarter_turns, mirror_axes)
 
     def __call__(self, x: Tensor, generator: torch.Generator, spacing: Tensor) -> ViewPair:
         """Two views; all randomness from ``generator``.
@@ -79,7 +83,8 @@ class ViewPairs:
             spacing: (B, n) mm per voxel of ``x``.
         """
         drawn = self.crops.draw(len(x), tuple(x.shape[2:]), generator)
-        first, second = (turned(box, generator, self.turn_p, quarters=self.quarter_turns) for box in drawn)
+        quarters, axes = self.quarter_turns, self.mirror_axes
+        first, second = (turned(box, generator, self.turn_p, quarters=quarters, axes=axes) for box in drawn)
         length = spacing * torch.tensor(x.shape[2:]).to(spacing)
         one, two = (
             self.intensity(view, generator, box.voxel(length, view.shape[2:]))

@@ -76,7 +76,13 @@ def thaws_alike(tmp_path: Path):
     stopped while it rested ends like one that was not."""
 
     def check(config: FinetuneConfig) -> None:
-        changes = {"mode": "frozen", "steps": 8, "thaw_share": 1 / 8, "evaluate_every": 4}
+        changes = {
+            "mode": "frozen",
+            "frozen_share": 0.5,
+            "steps": 8,
+            "thaw_share": 1 / 8,
+            "evaluate_every": 4,
+        }
         training = config.training.model_copy(update={"checkpoint_every": 4})
         config = config.model_copy(update={**changes, "training": training, "out": tmp_path / "whole"})
         drain(finetune.run(config))

@@ -122,12 +122,30 @@ def test_a_scan_that_the_model_cannot_know_is_said(tmp_path, tiny_weights):
     scan = read_volume(tmp_path / "v.mha")
     config = PredictConfig(model=str(out), input=tmp_path / "ct.mha", out=tmp_path / "mask.mha")
     write_volume(Volume(2 * scan.array - 1024, scan.geometry, "CT"), config.input)
+    assert resolve(out).metadata["modalities"] == ["MR"]
     said = "the scan is CT, the model learned from MR: do not trust it"
     assert said in drain(predict.run(config)).notes
     case(tmp_path, "solid", 3)
     solid = config.model_copy(update={"input": tmp_path / "solid.mha"})
     with pytest.raises(InputError, match=rf"^{solid.input}: has 3 dimensions, and {out} is for 2"):
         drain(predict.run(solid))
+
+
+def test_a_probe_knows_modalities_from_the_files_where_the_table_names_none(tmp_path, tiny_weights):
+    data = cohort(tmp_path, 2)
+    lines = [line.rsplit(",", 1)[0] for line in data.read_text().splitlines()]
+    data.write_text("\n".join(lines) + "\n")
+    drain(finetune.run(settings(data, tmp_path / "run", tiny_weights[2], mode="probe")))
+    assert resolve(tmp_path / "run").metadata["modalities"] == ["MR"]
+
+
+def test_one_scan_with_one_small_structure_is_refused_with_a_way_out(tmp_path, tiny_weights):
+    config = settings(table(tmp_path, [(*case(tmp_path, "t", 2), "")]), tmp_path / "run", tiny_weights[2])
+    mask = read_volume(tmp_path / "t_label.mha")
+    small = np.zeros_like(mask.array)
+    small[:, 6:8, 6:8] = 1
+    write_volume(mask.with_array(small), tmp_path / "t_label.mha")
+    refused("each lies in one place, which is learned from; label another scan", config)
 
 
 def test_a_probe_alone_segments_what_it_was_judged_on(tmp_path, tiny_weights):

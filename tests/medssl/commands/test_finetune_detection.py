@@ -108,8 +108,38 @@ def test_the_whole_road(tmp_path, tiny_weights, spatial_dims):
     assert [[*box.start, *box.stop] for box in read_boxes(tmp_path / "d.csv")] == [
         box["voxel"] for box in found
     ]
+    scores = sorted(box["score"] for box in found)
+    middle = scores[len(scores) // 2]
+    drain(
+        predict.run(
+            PredictConfig(
+                model=str(out), input=tmp_path / "v.mha", out=tmp_path / "e.json", least_score=middle
+            )
+        )
+    )
+    best = json.loads((tmp_path / "e.json").read_text())["boxes"]
+    assert sorted(box["score"] for box in best) == [score for score in scores if score >= middle]
     with pytest.raises(InputError, match="detection writes"):
         drain(predict.run(PredictConfig(model=str(out), input=tmp_path / "v.mha", out=tmp_path / "d.mha")))
+
+
+def test_unlabelled_scans_join_in(tmp_path, tiny_weights):
+    part = {"prototypes": 8, "hidden": 16, "dim": 8}
+    hybrid = {
+        "hybrid": 0.5,
+        "unlabelled": tmp_path / "data.csv",
+        "hybrid_settings": {"crops": part, "global_size": 16, "local_size": 16, "local_count": 1},
+        "hybrid_crop": 24,
+        "hybrid_batch": 4,
+    }
+    said: list[Progress] = []
+    result = drain(
+        finetune.run(settings(cohort(tmp_path, 2), tmp_path / "run", tiny_weights[2], **hybrid)), said.append
+    )
+    assert (result.use, result.step) == ("network", 4)
+    last = [progress.metrics for progress in said if "self_supervised" in progress.metrics][-1]
+    assert 0 < last["self_supervised"] < 10
+    assert last["ssl_crops/code_entropy"] < 0.999 * np.log(8)
 
 
 def test_masks_become_boxes_and_a_probe_leaves_the_encoder(tmp_path, tiny_weights):

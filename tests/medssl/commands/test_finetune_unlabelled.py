@@ -20,6 +20,7 @@ from medssl.io import read_volume, write_volume
 from medssl.jobs.progress import Progress, drain
 from medssl.nets.unet import GenesisDecoder, GenesisEncoder
 from medssl.store.weights import resolve
+from medssl.training import optim
 from medssl.volume import Geometry, Volume
 
 SMALL = {"decoder_channels": (4, 6, 8, 8), "crop": 32, "intensity": False, "rotation": 0, "scaling": 1}
@@ -106,6 +107,43 @@ def test_a_method_with_a_decoder_leaves_that_of_the_task_alone(
     ]
     segmenter = load_segmenter(resolve(network)).network
     assert segmenter.config["decoder"] == {"channels": [4, 6, 8, 8]}
+
+
+@pytest.mark.parametrize("is_hybrid", [False, True])
+def test_stages_learn_the_slower_the_nearer_to_the_image(
+    data: Path,
+    tiny_weights: dict[int, Path],
+    spatial_dims: int,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_hybrid: bool,
+) -> None:
+    factors: dict[str, float] = {}
+    build = optim.build_optimizer
+
+    def noted(task: torch.nn.Module, *given: Any, **named: Any) -> torch.optim.Optimizer:
+        optimizer = build(task, *given, **named)
+        names = {id(parameter): name.removeprefix("task.") for name, parameter in task.named_parameters()}
+        for group in optimizer.param_groups:
+            factors.update({names[id(parameter)]: group["lr_scale"] for parameter in group["params"]})
+        return optimizer
+
+    monkeypatch.setattr(optim, "build_optimizer", noted)
+    hybrid = {
+        "hybrid": 0.5,
+        "unlabelled": data,
+        "hybrid_method": "hssl",
+        "hybrid_settings": METHODS["hssl"],
+        "hybrid_crop": 32,
+        "hybrid_batch": 3,
+    }
+    changes = {"encoder_rate": 0.5, "layer_decay": 0.25, "steps": 1, **(hybrid if is_hybrid else {})}
+    drain(finetune.run(settings(data, tiny_weights[spatial_dims], **changes)))
+    stages = [{v for k, v in factors.items() if f"backbone.encoder.stages.{n}." in k} for n in range(4)]
+    assert stages == [{0.5 * 0.25 ** (3 - n)} for n in range(4)]
+    rest = {name: factor for name, factor in factors.items() if "backbone.encoder." not in name}
+    assert {factor for name, factor in rest.items() if name.startswith("network.linear.")} == {0.5}
+    assert {factor for name, factor in rest.items() if not name.startswith("network.linear.")} == {1.0}
 
 
 def test_too_few_unlabelled_crops_for_the_prototypes_are_said(

@@ -293,12 +293,14 @@ def test_torchrun_goes_on_from_the_last_checkpoint_when_a_worker_is_killed(
         assert time.monotonic() < deadline
         time.sleep(0.02)
     psutil.Process(process.pid).children()[1].kill()
+    assert len(Run(config.out).events()) < 24, "killed too late to say anything"
     _, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors.decode()[-3000:]
     steps = [event["step"] for event in Run(config.out).events()]
     begins = [i for i in range(1, len(steps)) if steps[i] <= steps[i - 1]]
     assert steps[-1] == 24
     assert len(begins) <= 1
+    assert "restart" in errors.decode()
     assert 1 not in steps[1:]  # it did not begin at the beginning
     assert (config.out / "exported" / "model.safetensors").is_file()
     pretrain_config(out=tmp_path / "whole", training=long, data=config.out / "cache").to_yaml(file)

@@ -4,6 +4,8 @@ import pytest
 
 from medssl.config.hssl import HsslConfig
 from medssl.config.lvm_med import LvmMedConfig
+from medssl.config.pretrain import SamplingConfig
+from medssl.config.sampling import wanted_sampling
 from medssl.config.simclr import SimclrConfig
 from medssl.config.spark import SparkConfig
 from medssl.config.swav import SwavConfig
@@ -40,6 +42,20 @@ def test_swav_has_the_augmentation_that_its_specification_marks(dims: int) -> No
 )
 def test_views_have_the_published_size(settings, size) -> None:
     assert settings.size == size
+
+
+@pytest.mark.parametrize(
+    ("settings", "family"),
+    [
+        (LvmMedConfig(), "modality"),
+        (SwavConfig(), "modality"),
+        (SwavConfig(modality_mode="shared"), "group"),
+        (HsslConfig(), "task"),
+        (SimclrConfig(), "group"),
+    ],
+)
+def test_what_is_drawn_equally_often_is_what_the_paper_balances(settings, family) -> None:
+    assert wanted_sampling(SamplingConfig(), settings, 2).family == family
 
 
 def test_what_is_given_wins_and_leaves_the_rest() -> None:

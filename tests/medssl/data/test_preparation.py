@@ -9,7 +9,7 @@ import pytest
 from medssl.config.prepare import CacheConfig
 from medssl.data import scan as data_scan
 from medssl.data.cache import Cache
-from medssl.data.preparation import crop_to, foreground_box, prepare_cache, prepare_volume
+from medssl.data.preparation import Summary, crop_to, foreground_box, prepare_cache, prepare_volume
 from medssl.data.table import Row
 from medssl.errors import InputError
 from medssl.io import write_volume
@@ -159,6 +159,35 @@ def test_a_cache_made_for_a_limit_is_not_taken_for_one_of_another(tmp_path: Path
     folder = tmp_path / "whole"
     prepared(10)
     assert prepared(None) == prepared(20) == 3, "nothing was cropped"
+
+
+def test_scans_without_masks_leave_no_holes_beside_those_with(tmp_path: Path) -> None:
+    rows = []
+    for number in range(12):
+        path, mask = tmp_path / f"{number:02d}.nii", tmp_path / f"{number:02d}_label.nii"
+        geometry = Geometry.from_arrays((12, 40, 40), (1.0,) * 3)
+        image = np.random.default_rng(number).integers(0, 255, (1, 12, 40, 40)).astype(np.uint8)
+        write_volume(Volume(image, geometry, "MR"), path)
+        write_volume(Volume((image > 99).astype(np.uint8), geometry), mask)
+        label = mask if number == 11 else None
+        rows.append(Row(path, label=label, modality="MR", subject=f"s{number}", name=path.name))
+    limit = 0.3
+    folder = tmp_path / "c"
+    result = drain(prepare_cache(rows, folder, CacheConfig(labels=True), max_mb=limit, workers=1))
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= limit * 1e6
+    assert result.failures == ()
+
+
+def test_a_full_cache_takes_new_facts_and_the_same_command_again(tmp_path: Path, read: list[str]) -> None:
+    rows, folder = make_rows(tmp_path, "1000", "1000", "10"), tmp_path / "c"
+
+    def prepared(some: list[Row]) -> Summary:
+        return drain(prepare_cache(some, folder, CacheConfig(), max_mb=0.1, workers=1))
+
+    prepared(rows)
+    longer = [replace(row, group="a group with a long name " * 20) for row in rows]
+    assert prepared(longer).renewed == 3
+    assert prepared(longer).reused == 3
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path, read: list[str]) -> None:

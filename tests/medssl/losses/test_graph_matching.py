@@ -5,6 +5,7 @@ import torch
 
 from medssl.losses.graph_matching import edge_affinity, graph_match, hamming
 from medssl.losses.matching import solve_qap
+from medssl.nets.graph import knn_graph
 
 
 def leaves(graphs):
@@ -24,6 +25,29 @@ def test_reference_gradient(graphs):
     torch.testing.assert_close(vertex.grad[0], expected)
     assert set(edge.grad.unique().tolist()) <= {-0.0125, 0.0, 0.0125}
     assert (edge.grad != 0).any()
+
+
+def test_edges_of_the_reference_are_those_of_the_two_nearest(reference, graphs):
+    """C.8 lists them; the nearest comes first."""
+    for z, edges in ((reference.features[None, :4], graphs[2]), (reference.features[None, 4:8], graphs[3])):
+        torch.testing.assert_close(knn_graph(z, 2)[0], edges)
+
+
+def test_the_gradient_of_an_edge_is_that_of_how_often_it_is_matched(graphs):
+    """Equation of C.3 written out: (matched at once - matched after the push towards the truth) / lambda."""
+    vertex, edge, es, et = leaves(graphs)
+    at_once = graph_match(vertex, edge, es, et).argmax(dim=2)[0]
+    hamming(graph_match(vertex, edge, es, et)).sum().backward()
+    towards = vertex.detach() - 80.0 * (1 - 2 * torch.eye(4).double())
+    pushed = solve_qap(towards, edge.detach(), es, et)[0]
+    expected = torch.zeros_like(edge)
+    for a in range(es.shape[1]):
+        for b in range(et.shape[1]):
+            ends = [(int(es[end, a]), int(et[end, b])) for end in (0, 1)]
+            matched = [all(int(p[s]) == t for s, t in ends) for p in (at_once, pushed)]
+            expected[0, a, b] = (matched[0] - matched[1]) / 80.0
+    assert {-0.0125, 0.0125} <= set(expected.unique().tolist())
+    torch.testing.assert_close(edge.grad, expected)
 
 
 def test_first_order_matching_does_not_learn_from_edges(graphs):

@@ -20,6 +20,8 @@ from medssl.protocols import Batch, Losses, Trainable
 from medssl.training.export import export_weights
 from medssl.training.fabric import build_fabric, usable_precision
 from medssl.training.loop import fit
+from medssl.transforms import correspondence
+from medssl.transforms.spatial import draw_orthogonal
 from medssl.volume import Geometry, Volume
 
 
@@ -73,6 +75,28 @@ def test_settings_survive_yaml_and_json(name: str, tmp_path: Path) -> None:
     assert model.from_yaml(tmp_path / "config.yaml") == config
     assert model.model_validate_json(config.model_dump_json()) == config
     assert all(field.description for field in model.model_fields.values())
+
+
+def test_views_are_mirrored_along_the_axes_of_the_settings(
+    name: str, spatial_dims: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config_class = METHODS[name].config_class()
+    settings = dict(TINY[name].settings)
+    if "views" in config_class.model_fields:
+        settings["views"] = {**settings.get("views", {}), "mirror_axes": (-1,)}
+    elif "mirror_axes" in config_class.model_fields:
+        settings["mirror_axes"] = (-1,)
+    else:
+        pytest.skip("its corruptions flip by their own rule")
+    asked = []
+
+    def noted(*given: Any, axes: Any, **named: Any) -> Any:
+        asked.append(axes)
+        return draw_orthogonal(*given, axes=axes, **named)
+
+    monkeypatch.setattr(correspondence, "draw_orthogonal", noted)
+    drawn(make(name, spatial_dims, settings), make_batch(spatial_dims))
+    assert set(asked) == {(-1,)}
 
 
 def test_views_are_a_function_of_the_generator_and_leave_the_batch_alone(method: Any, batch: Batch) -> None:

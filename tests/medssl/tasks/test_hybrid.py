@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from medssl.methods import METHODS
 from medssl.nets.backbone import Backbone
+from medssl.nets.encoders import build_encoder
 from medssl.protocols import Batch, Losses, Task
 from medssl.tasks.hybrid import HybridTask, PairedBatch, PairedLoader, hybrid_weight
 
@@ -104,6 +106,31 @@ def test_weight_zero_is_the_task_alone_and_a_frozen_encoder_rests():
         hybrid.after_backward(step)
     assert method.seen == [0, 1, 2], "the method counts its steps from the end of its rest"
     assert method.after == [0, 1, 2]
+
+
+class Rested(Scaled):
+    """A task that keeps the running statistics of its encoder, as those that start from weights do."""
+
+    def train(self, mode: bool = True) -> Rested:
+        super().train(mode)
+        self.network.encoder.eval()
+        return self
+
+
+@pytest.mark.parametrize(("name", "copies"), [("byol", "target"), ("moco", "keys")])
+def test_a_copy_of_the_encoder_is_the_same_function_while_statistics_rest(name: str, copies: str) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(build_encoder("tiny", 2))
+    entry = METHODS[name]
+    settings = {"hidden": 8, "dim": 4, "views": {"size": 32}}
+    method = entry.build(entry.config_class().for_dims(settings, 2), Backbone(backbone.encoder), 1)
+    x = torch.rand(4, 1, 32, 32)
+    for resting, task in ((True, Rested(backbone, 1.0)), (False, Scaled(backbone, 1.0))):
+        hybrid = HybridTask(task, method, 1.0).train()
+        copy = getattr(method, copies).copies[0]
+        assert copy.encoder.training == (not resting)
+        assert torch.equal(copy(x)[-1], method.backbone(x)[-1])
+        assert not any(module.training for module in hybrid.eval().modules())
 
 
 def test_two_encoders_and_single_batches_are_refused():

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -24,6 +26,38 @@ def test_a_missing_tensorboard_is_said_in_one_line(tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError, match="pip install tensorboard"), tensorboard(tmp_path / "board"):
         pass
     assert not (tmp_path / "board").exists()
+
+
+class Writer:
+    """Stands in for TensorBoard's writer, which is an option."""
+
+    made: ClassVar[list[Writer]] = []
+
+    def __init__(self, folder: str, purge_step: int) -> None:
+        self.folder, self.purge_step = folder, purge_step
+        self.scalars: list[tuple[str, float, int]] = []
+        self.is_closed = False
+        self.made.append(self)
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars.append((name, value, step))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_the_loop_hands_every_logged_metric_on(tmp_path: Path, toy, toy_data, fabric, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    config = TrainingConfig(steps=4, batch_size=4, log_every=2, tensorboard=True)
+    run = Run.create(tmp_path / "run", config)
+    drain(fit(toy(), toy_data(), config, fabric=fabric, run=run))
+    (writer,) = Writer.made
+    assert (writer.folder, writer.purge_step, writer.is_closed) == (str(run.folder / "tensorboard"), 1, True)
+    logged = [
+        (name, value, event["step"]) for event in run.events() for name, value in event["metrics"].items()
+    ]
+    assert {step for _, _, step in logged} == {2, 4}
+    assert writer.scalars == [(name, pytest.approx(value), step) for name, value, step in logged]
 
 
 @pytest.mark.filterwarnings("ignore")  # TensorBoard's own

@@ -13,6 +13,7 @@ from medssl.errors import InputError
 from medssl.jobs.progress import drain
 from medssl.protocols import Losses
 from medssl.store.runs import Run
+from medssl.training import loop
 from medssl.training.checkpoint import Keeper, load_checkpoint
 from medssl.training.fabric import build_fabric
 from medssl.training.loop import fit
@@ -24,6 +25,21 @@ CONFIG = TrainingConfig(steps=7, batch_size=4, checkpoint_every=3, log_every=2, 
 def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
     ours, theirs = first.state_dict(), second.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize(
+    ("processes", "wanted", "expected"), [(2, True, True), (2, False, False), (1, True, False)]
+)
+def test_norms_are_those_of_all_processes_where_there_are_several(
+    toy, toy_data, fabric, monkeypatch: pytest.MonkeyPatch, *, processes: int, wanted: bool, expected: bool
+) -> None:
+    joined: list[torch.nn.Module] = []
+    monkeypatch.setattr(loop, "synchronise_norms", joined.append)
+    monkeypatch.setattr(type(fabric), "world_size", processes)
+    config = CONFIG.model_copy(update={"steps": 1, "sync_norms": wanted})
+    trainable = toy()
+    drain(fit(trainable, toy_data(), config, fabric=fabric))
+    assert joined == [trainable] * expected
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,17 @@ def test_probability_zero_is_the_identity(generator):
     assert torch.equal(apply(x, draw_orthogonal(5, 3, generator, p=0.0)), x)
 
 
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("axes", [(-1,), (0,), (0, -1)])
+def test_only_named_axes_are_mirrored(generator, spatial_dims, axes):
+    drawn = draw_orthogonal(4000, spatial_dims, generator, rotate=False, axes=axes).flip.float().mean(dim=0)
+    expected = torch.zeros(spatial_dims)
+    expected[list(axes)] = 0.5
+    torch.testing.assert_close(drawn, expected, atol=0.03, rtol=0)
+    with pytest.raises(ValueError, match="the image has"):
+        draw_orthogonal(1, spatial_dims, generator, rotate=False, axes=(spatial_dims,))
+
+
 def test_flips_work_on_any_shape_and_swaps_are_refused(generator):
     x = torch.rand(6, 1, 5, 8, 3, generator=generator)
     ops = draw_orthogonal(6, 3, generator, rotate=False)

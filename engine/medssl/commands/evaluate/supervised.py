@@ -263,7 +263,9 @@ class Bench:
                 max_voxels=config.max_voxels,
                 subjects=2,
             )
-            self._cohort = replace(cohort, cases=cohort.cases[: config.test_subjects])
+            # hits are looked for in other subjects, so there are two at least
+            count = config.test_subjects and max(2, config.test_subjects)
+            self._cohort = replace(cohort, cases=cohort.cases[:count])
         return self._cohort
 
     def _features(self, start: Start, seed: int) -> LoadedEncoder:

@@ -47,6 +47,7 @@ class Cohort:
         values: mask value of each class.
         train: training labels on the working grid.
         held: held-out labels on the working grid.
+        modalities: of the training scans, as the table or the files say.
     """
 
     config: FinetuneConfig
@@ -56,6 +57,7 @@ class Cohort:
     values: tuple[int, ...]
     train: tuple[LabelledVolume, ...]
     held: tuple[LabelledVolume, ...]
+    modalities: tuple[str, ...] = ()
 
     @property
     def spatial_dims(self) -> int:
@@ -106,7 +108,7 @@ def read_cohort(
     """
     rows, held_rows, held_out = split_rows(read_data(config.data), config.seed)
     rows = nested_fraction(rows, config.fraction, config.seed)
-    train, held, notes = [], [], []
+    train, held, notes, modalities = [], [], [], set()
     total = len(rows) + len(held_rows)
     for number, row in enumerate([*rows, *held_rows], start=1):
         volume, mask = read_known(row, config)
@@ -114,6 +116,7 @@ def read_cohort(
         notes += [(row.image.name, note) for note in volume.notes]
         judged = mask
         if number <= len(rows):
+            modalities.add(volume.modality)
             if not held_rows:
                 mask, judged = hold_out_voxels(mask, config.seed)
             train.append(to_working_grid(row, volume, mask, spacing_range, scratch))
@@ -124,22 +127,38 @@ def read_cohort(
         yield Progress(total, total, "reading", message=remark, notice=True)
     values = class_values(volume.label for volume in train)
     _check_classes(config, values, train, held)
-    _check_judged(config, spread_over_subjects(held_rows or rows, config.judged_scans), held)
+    _check_judged(
+        config, spread_over_subjects(held_rows or rows, config.judged_scans), held, in_voxels=not held_rows
+    )
     if not held_rows and len(rows) == 1:
         held_out = "a quarter of the painted blocks of the only scan: a hint, not an independent test"
     held_out = of_held_out(held_out, held_rows, config.judged_scans)
-    return Cohort(config, tuple(rows), tuple(held_rows), held_out, values, tuple(train), tuple(held))
+    return Cohort(
+        config,
+        tuple(rows),
+        tuple(held_rows),
+        held_out,
+        values,
+        tuple(train),
+        tuple(held),
+        tuple(sorted(modalities - {""})),
+    )
 
 
-def _check_judged(config: FinetuneConfig, judged: Sequence[Row], held: Sequence[LabelledVolume]) -> None:
+def _check_judged(
+    config: FinetuneConfig, judged: Sequence[Row], held: Sequence[LabelledVolume], *, in_voxels: bool
+) -> None:
     """Held-out masks of background alone say nothing of any class: Dice over none is no figure."""
     if config.labels == "scribbles":
         return
     rows = {id(row) for row in judged}
     if not any(set(class_values([volume.label])) - {0} for volume in held if id(volume.row) in rows):
+        if in_voxels:
+            way = "each lies in one place, which is learned from; label another scan and give one split val"
+        else:
+            way = "move a subject that has one to split val, or judge more scans with --judged-scans"
         raise InputError(
-            f"{config.data}: no mask that models are judged on holds a class beside the background; move a "
-            "subject that has one to split val, or judge more scans with --judged-scans"
+            f"{config.data}: no mask that models are judged on holds a class beside the background; {way}"
         )
 
 

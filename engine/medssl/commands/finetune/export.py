@@ -24,11 +24,6 @@ def class_names(cohort: Cohort) -> list[dict[str, Any]]:
     return [{"value": value, "name": names.get(value, f"class {value}")} for value in cohort.values]
 
 
-def modalities(cohort: Cohort) -> list[str]:
-    """What the table says of the training scans, sorted."""
-    return sorted({row.modality for row in cohort.rows} - {""})
-
-
 def export_network(path: Path, cohort: Cohort, task: SegmentationTask, loaded: LoadedEncoder | None) -> None:
     """Write backbone and classifier; features keep the projection of the weights it started from."""
     from medssl.training.export import export_weights
@@ -39,7 +34,7 @@ def export_network(path: Path, cohort: Cohort, task: SegmentationTask, loaded: L
         "method": "finetune",
         "encoder": {"name": "finetuned", **network.encoder.config},
         "preprocessing": {"spacing_range": [low, high]},
-        "modalities": modalities(cohort),
+        "modalities": list(cohort.modalities),
         "init": cohort.config.init,
         "note": cohort.config.note,
         **({} if loaded is None else inherited(loaded.metadata)),
@@ -70,7 +65,7 @@ def export_probe(path: Path, cohort: Cohort, probe: LinearProbe, loaded: LoadedE
     own = {
         "init": cohort.config.init,
         "note": cohort.config.note,
-        "modalities": modalities(cohort) or loaded.metadata.get("modalities", []),
+        "modalities": list(cohort.modalities),
         "task": task,
     }
     write_weights(path, tensors, {**loaded.metadata, **own})

@@ -134,7 +134,8 @@ def _detection(
     from medssl.inference.detect import detect_steps, load_detector
 
     detector = load_detector(record, warm.device)
-    boxes = yield from detect_steps(volume, detector, overlap=config.overlap, window=config.window)
+    found = yield from detect_steps(volume, detector, overlap=config.overlap, window=config.window)
+    boxes = [box for box in found if box.score is None or box.score >= config.least_score]
     if config.out.suffix.lower() == ".csv":
         write_boxes(boxes, config.out, volume.spatial_dims)
     else:

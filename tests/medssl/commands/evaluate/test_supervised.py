@@ -16,7 +16,7 @@ from medssl.commands.evaluate import supervised as supervised_module
 from medssl.commands.evaluate.assay import some_subjects
 from medssl.commands.evaluate.classification import ClassificationAssay
 from medssl.commands.evaluate.segmentation import SegmentationAssay
-from medssl.commands.evaluate.supervised import alike_shares, compare_speed, merge_fractions
+from medssl.commands.evaluate.supervised import Bench, alike_shares, compare_speed, merge_fractions
 from medssl.config.evaluate import EvaluateConfig
 from medssl.data.table import read_data
 from medssl.errors import InputError
@@ -139,6 +139,15 @@ def test_whoever_has_none_of_several_classes_is_a_negative(
     assert "3 rows without a class left out" in single.notes
 
 
+def test_search_has_another_subject_to_look_in_however_few_are_judged(
+    write_balls: Callable[..., Path], tmp_path: Path
+) -> None:
+    table = write_balls(tmp_path / "balls", val=3)
+    for judged, searched in ((1, 2), (2, 2), (None, 3)):
+        settings = config(table, tmp_path, "robustness", "none", test_subjects=judged)
+        assert len(Bench(settings, table, None, tmp_path)._searched().cases) == searched  # type: ignore[arg-type]
+
+
 def test_shares_that_are_the_same_subjects_are_named() -> None:
     assert alike_shares((0.05, 0.1, 0.25, 1.0), 4) == (
         "5 and 10 and 25 % of the labels are the same 1 of 4 training subjects"
@@ -225,7 +234,9 @@ def test_a_frozen_encoder_thaws_by_the_published_schedule(
         mode="frozen",
         steps=8,
         fractions=(1.0,),
-    ).model_copy(update={"thaw_share": 1 / 8})
+    )
+    assert (settings.frozen_share, settings.thaw_share) == (10 / 70, 1 / 70)
+    settings = settings.model_copy(update={"frozen_share": 0.5, "thaw_share": 1 / 8})
     drain(run(settings))
     assert rates == pytest.approx([0.1] * 5 + [0.2, 0.4, 0.8, 1.0]), "and none from scratch"
     drain(run(settings))
