@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
+from medssl.config.augmentation import TurnsConfig
 from medssl.config.data_facts import check_batch, fitted_to, warning
 from medssl.config.hssl import HsslConfig
 from medssl.config.pretrain import PretrainConfig
@@ -89,6 +90,9 @@ def run(config: PretrainConfig, workspace: Workspace | None = None) -> Steps[Pre
         _check_start(config)
     loop = config.loop()
     check_batch(settings, loop.batch_size)
+    for part in (settings, getattr(settings, "views", None), config.hybrid, config.synthesis):
+        if isinstance(part, TurnsConfig):
+            part.check_dims(config.dims)
     yield Progress(0, loop.steps, "starting", message="loading Lightning Fabric")
     # a mixture leaves out methods, an attached map the blocks behind it
     partial = config.generated > 0 or isinstance(settings, HsslConfig)

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from medssl.config.run import RunConfig
+from medssl.errors import InputError
 
 Range = tuple[float, float]
 
@@ -39,6 +40,17 @@ class TurnsConfig(RunConfig):
                 "mirror_axes means nothing with quarter_turns, which turn every axis into others"
             )
         return self
+
+    def check_dims(self, dims: int) -> None:
+        """Refuse axes that an image of so many dimensions does not have.
+
+        Raises:
+            InputError: naming the setting.
+        """
+        if not all(-dims <= axis < dims for axis in self.mirror_axes or ()):
+            raise InputError(
+                f"mirror_axes {list(self.mirror_axes or ())}: an image in {dims}D has {dims} axes"
+            )
 
 
 class IntensityConfig(RunConfig):

@@ -33,7 +33,7 @@ class SamplingConfig(RunConfig):
     family: Literal["group", "task", "modality", "subject"] | None = Field(
         None,
         description="column of the data table whose values are drawn equally often; by default task for "
-        "hssl, modality for swav with prototypes of each modality, else group",
+        "hssl, modality for lvm-med and for swav with prototypes of each modality, else group",
     )
     together: int | None = Field(
         None,

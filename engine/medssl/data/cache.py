@@ -123,12 +123,9 @@ class CacheWriter:
 
     def size(self, line: dict[str, Any]) -> int:
         """Bytes on disk that the volume of a line takes: voxels, mask, the line and its record."""
-        return self.voxel_bytes(line) + len(json.dumps(line)) + 1 + record_size(line)
-
-    def voxel_bytes(self, line: dict[str, Any]) -> int:
-        """Bytes of the voxels and the mask."""
         voxels = self._padded(line)
-        return voxels + (voxels // self._item if "labels" in line else 0)
+        masks = voxels // self._item if "labels" in line else 0
+        return voxels + masks + len(json.dumps(line)) + 1 + record_size(line)
 
     def restate(self, source: str, facts: dict[str, Any]) -> None:
         """Give a volume other facts; its voxels stay where they are."""

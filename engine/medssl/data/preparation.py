@@ -278,8 +278,9 @@ def _check_limit(writer: CacheWriter, max_mb: float | None) -> None:
             f"{writer.folder}: holds scans cropped to fit --max-mb {before:g}; give that limit again, or "
             "another folder"
         )
-    # voxels alone: names of subjects may have grown since, and earlier versions did not count the index
-    held = sum(writer.voxel_bytes(line) for line in writer.lines.values())
+    # voxels alone: subjects may have longer names since, and earlier versions counted neither index nor gaps
+    item = np.dtype(writer.config.dtype).itemsize
+    held = sum(int(np.prod(line["shape"])) * (item + ("labels" in line)) for line in writer.lines.values())
     if max_mb is not None and held > max_mb * 1e6:
         raise InputError(
             f"{writer.folder}: holds {held / 1e6:.1f} MB already; --max-mb {max_mb:g} needs another folder"

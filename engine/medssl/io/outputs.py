@@ -45,7 +45,9 @@ def check_place(out: Path, *inputs: Path, option: str = "--out") -> None:
             raise InputError(f"{option} {out}: would write over the input {given}; choose another name")
     if place.is_dir():
         raise InputError(f"{option} {out}: is a folder; give the name of a file")
-    above = next(folder for folder in place.parents if folder.exists())
+    above = next((folder for folder in place.parents if folder.exists()), None)
+    if above is None:
+        raise InputError(f"{option} {out}: {place.anchor} is not there; choose another folder")
     if not above.is_dir():
         raise InputError(f"{option} {out}: {above} is a file, not a folder; choose another name")
     if not os.access(above, os.W_OK | os.X_OK):

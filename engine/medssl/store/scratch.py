@@ -35,13 +35,16 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 def _is_left(folder: Path) -> bool:
-    """Whether nobody works in it any more; without locks nobody knows."""
+    """Whether nobody works in it any more; on disks that know no locks nobody can tell."""
+    file = folder / _IN_USE
     try:
-        if not CAN_LOCK or time.time() - folder.stat().st_mtime < _YOUNG:
+        if time.time() - folder.stat().st_mtime < _YOUNG:
             return False
-        if (folder / _IN_USE).exists():  # not in those of earlier versions
-            with (folder / _IN_USE).open("rb") as file:
-                lock(file)
+        if not CAN_LOCK:
+            file.unlink(missing_ok=True)  # Windows refuses while a program has it open
+        elif file.exists():  # not in those of earlier versions
+            with file.open("r+b") as stream:
+                lock(stream)
         return True
     except OSError:
         return False

@@ -125,6 +125,8 @@ def test_a_scan_that_the_model_cannot_know_is_said(tmp_path, tiny_weights):
     assert resolve(out).metadata["modalities"] == ["MR"]
     said = "the scan is CT, the model learned from MR: do not trust it"
     assert said in drain(predict.run(config)).notes
+    known = config.model_copy(update={"input": tmp_path / "v.mha"})
+    assert not any("do not trust" in note for note in drain(predict.run(known)).notes)
     case(tmp_path, "solid", 3)
     solid = config.model_copy(update={"input": tmp_path / "solid.mha"})
     with pytest.raises(InputError, match=rf"^{solid.input}: has 3 dimensions, and {out} is for 2"):
@@ -137,6 +139,15 @@ def test_a_probe_knows_modalities_from_the_files_where_the_table_names_none(tmp_
     data.write_text("\n".join(lines) + "\n")
     drain(finetune.run(settings(data, tmp_path / "run", tiny_weights[2], mode="probe")))
     assert resolve(tmp_path / "run").metadata["modalities"] == ["MR"]
+
+
+def test_spellings_that_files_cannot_state_are_no_reason_for_distrust(tmp_path, tiny_weights):
+    data = cohort(tmp_path, 2)
+    data.write_text(data.read_text().replace(",MR\n", ",T1\n").replace(",MR\r\n", ",T1\r\n"))
+    drain(finetune.run(settings(data, tmp_path / "run", tiny_weights[2], mode="probe")))
+    assert resolve(tmp_path / "run").metadata["modalities"] == ["T1"]
+    config = PredictConfig(model=str(tmp_path / "run"), input=tmp_path / "v.mha", out=tmp_path / "m.mha")
+    assert not any("do not trust" in note for note in drain(predict.run(config)).notes)
 
 
 def test_one_scan_with_one_small_structure_is_refused_with_a_way_out(tmp_path, tiny_weights):

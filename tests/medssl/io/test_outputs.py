@@ -32,6 +32,10 @@ def test_a_place_that_takes_no_file_is_refused(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(InputError, match=words):
             check_output(tmp_path / name, tmp_path / "other.nii")
     check_output(tmp_path / "new" / "mask.nii", scan)  # folders are made
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", lambda path: False)  # a drive that is gone
+        with pytest.raises(InputError, match="is not there"):
+            check_output(tmp_path / "mask.nii", scan)
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(InputError, match=r"may not be written to; choose another folder"):
         check_output(tmp_path / "new" / "mask.nii", scan)

@@ -61,7 +61,7 @@ class ClassificationAssay(TableAssay):
         if not rows:
             raise InputError(f"{table}: no row has a class; classification needs the column class")
         tasks = wanted_tasks(rows, config.tasks)
-        of_task = [row for row in everyone if row.task in tasks]
+        of_task = [row for row in everyone if row.task in tasks and row.split in ("", "train", "val")]
         rows = [row for row in of_task if row.classes]
         self.multi_label = any(len(row.classes) > 1 for row in rows)
         if self.multi_label:

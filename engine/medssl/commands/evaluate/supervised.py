@@ -222,6 +222,8 @@ class Bench:
         training = self._training(start, fraction, seed)
         signature = {**training, **{name: getattr(config, name) for name in _OF_PROTOCOL[config.protocol]}}
         signature.pop("fractions", None)
+        if config.protocol == "robustness" and config.test_subjects == 1:
+            signature["searched"] = 2  # earlier versions searched in no other subject
         cell = self._cells.load(config.protocol, assay.name, start.kind, seed, signature)
         if cell is None:
             begin = time.perf_counter()

@@ -29,6 +29,7 @@ class BoxedCohort:
         names: of the classes.
         train: training scans on the working grid.
         held: held-out scans on the working grid.
+        modalities: of the training scans, as the table or the files say.
     """
 
     config: FinetuneConfig
@@ -38,6 +39,7 @@ class BoxedCohort:
     names: tuple[str, ...]
     train: tuple[BoxedVolume, ...]
     held: tuple[BoxedVolume, ...]
+    modalities: tuple[str, ...] = ()
 
     @property
     def spatial_dims(self) -> int:
@@ -72,11 +74,13 @@ def read_boxed_cohort(start: Start) -> Steps[BoxedCohort]:
     names = class_names(known["train"])
     _check(config, names, known["held"])
     volumes: list[BoxedVolume] = []
-    notes = []
+    notes, modalities = [], set()
     total = len(rows) + len(held_rows)
     for number, row in enumerate([*rows, *held_rows], start=1):
         volume, boxes = read_row(row, config)
         dims = same_dims(row, volume, dims)
+        if number <= len(rows):
+            modalities.add(volume.modality)
         notes += [(row.image.name, note) for note in volume.notes]
         volumes.append(
             box_working_grid(
@@ -88,7 +92,16 @@ def read_boxed_cohort(start: Start) -> Steps[BoxedCohort]:
         yield Progress(total, total, "reading", message=remark, notice=True)
     train, held = volumes[: len(rows)], volumes[len(rows) :]
     held_out = of_held_out(held_out, held_rows, config.judged_scans)
-    return BoxedCohort(config, tuple(rows), tuple(held_rows), held_out, names, tuple(train), tuple(held))
+    return BoxedCohort(
+        config,
+        tuple(rows),
+        tuple(held_rows),
+        held_out,
+        names,
+        tuple(train),
+        tuple(held),
+        tuple(sorted(modalities - {""})),
+    )
 
 
 def _boxes(row: Row) -> list[Box]:

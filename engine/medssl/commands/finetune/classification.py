@@ -52,6 +52,7 @@ class ClassifiedCohort:
         train: training images.
         held: held-out images.
         shape: voxels per axis that all images fit into.
+        modalities: of the training images, as the table or the files say.
     """
 
     rows: tuple[Row, ...]
@@ -61,6 +62,7 @@ class ClassifiedCohort:
     train: tuple[ClassifiedImage, ...]
     held: tuple[ClassifiedImage, ...]
     shape: tuple[int, ...]
+    modalities: tuple[str, ...] = ()
 
 
 def road(start: Start) -> Steps[Outcome]:
@@ -116,11 +118,13 @@ def _read(start: Start) -> Steps[ClassifiedCohort]:
     multi_label = several if chosen is None else chosen
     everyone = [*rows, *held_rows]
     images: list[ClassifiedImage] = []
-    notes = []
+    notes, modalities = [], set()
     known = targets(everyone, names, multi_label)
     for number, (row, target) in enumerate(zip(everyone, known, strict=True), start=1):
         volume = read_scan(row)
         dims = same_dims(row, volume, dims)
+        if number <= len(rows):
+            modalities.add(volume.modality)
         notes += [(row.image.name, note) for note in volume.notes]
         images.append(
             to_classified(
@@ -145,6 +149,7 @@ def _read(start: Start) -> Steps[ClassifiedCohort]:
         tuple(images[: len(rows)]),
         tuple(images[len(rows) :]),
         largest,
+        tuple(sorted(modalities - {""})),
     )
 
 
@@ -283,7 +288,7 @@ def _export(start: Start, cohort: ClassifiedCohort, task: ClassificationTask, us
         "method": "finetune",
         "encoder": {"name": "finetuned", **network.encoder.config},
         "preprocessing": {"spacing_range": list(start.spacing_range)},
-        "modalities": sorted({row.modality for row in cohort.rows} - {""}),
+        "modalities": list(cohort.modalities),
         "init": start.config.init,
         "note": start.config.note,
         **({} if start.loaded is None else inherited(start.loaded.metadata)),

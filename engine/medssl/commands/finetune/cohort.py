@@ -152,11 +152,14 @@ def _check_judged(
     if config.labels == "scribbles":
         return
     rows = {id(row) for row in judged}
-    if not any(set(class_values([volume.label])) - {0} for volume in held if id(volume.row) in rows):
-        if in_voxels:
+    told = {id(volume.row) for volume in held if set(class_values([volume.label])) - {0}}
+    if not told & rows:
+        if told:
+            way = "judge more scans with --judged-scans"
+        elif in_voxels:
             way = "each lies in one place, which is learned from; label another scan and give one split val"
         else:
-            way = "move a subject that has one to split val, or judge more scans with --judged-scans"
+            way = "move a subject that has one to split val"
         raise InputError(
             f"{config.data}: no mask that models are judged on holds a class beside the background; {way}"
         )

@@ -147,7 +147,7 @@ def _export(path: Path, start: Start, cohort: BoxedCohort, task: DetectionTask) 
         "method": "finetune",
         "encoder": {"name": "finetuned", **network.encoder.config},
         "preprocessing": {"spacing_range": [low, high]},
-        "modalities": sorted({row.modality for row in cohort.rows} - {""}),
+        "modalities": list(cohort.modalities),
         "init": start.config.init,
         "note": start.config.note,
         **({} if start.loaded is None else inherited(start.loaded.metadata)),

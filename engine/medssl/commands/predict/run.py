@@ -112,9 +112,12 @@ def _check_dims(config: PredictConfig, volume: Volume, record: WeightsRecord) ->
 
 
 def _foreign(volume: Volume, record: WeightsRecord) -> list[str]:
-    """A note where the model has seen no scan of this modality."""
-    known = [name for name in record.metadata.get("modalities", ()) if name]
-    if not known or not volume.modality or volume.modality in known:
+    """A note where one is CT and the other is not.
+
+    Files state no finer kinds (an X-ray as NIfTI reads as MR), and tables spell them in many ways.
+    """
+    known = [name for name in record.metadata.get("modalities", ()) if name not in ("", "generated")]
+    if not known or not volume.modality or (volume.modality == "CT") in [name == "CT" for name in known]:
         return []
     return [f"the scan is {volume.modality}, the model learned from {' and '.join(known)}: do not trust it"]
 
