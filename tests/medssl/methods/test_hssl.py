@@ -199,3 +199,30 @@ def test_overfits_a_tiny_batch(build_tiny, images, spatial_dims):
     assert history[-1] < 0.75 * history[0]
     assert losses.metrics["feature_spread"] > 0.3
     assert min(losses.metrics["task_accuracy"], losses.metrics["group_accuracy"]) > 0.7
+
+
+def test_domains_that_differ_in_brightness_are_told_apart_within_few_steps(build_tiny, spatial_dims):
+    """B.4-3: both classification losses fall from the logarithm of their classes to nearly 0."""
+    task = torch.tensor([0, 0, 1, 1, 2, 2])
+    noise = torch.rand(6, 1, *(40,) * spatial_dims, generator=torch.Generator().manual_seed(0))
+    image = 0.1 + 0.35 * task.view(-1, 1, *(1,) * spatial_dims) + 0.1 * noise
+    data = Batch(
+        image,
+        torch.ones(6, spatial_dims),
+        torch.zeros(6).long(),
+        torch.arange(6),
+        targets={"task": task, "group": (task > 0).long()},
+    )
+    views = {**VIEWS, "intensity": {name: 0.0 for name in ("energy_p", "gamma_p", "linear_p")}}
+    method = build_tiny("hssl", spatial_dims, **{**TINY, "views": views}, image_weight=0).train()
+    optimizer = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], lr=1e-2)
+    for step in range(60):
+        losses = method(drawn(method, data, seed=step), step)
+        if step == 0:
+            assert losses.metrics["enc4/task"].item() == pytest.approx(math.log(3), abs=1e-5)
+        optimizer.zero_grad()
+        losses.total.backward()
+        optimizer.step()
+    assert losses.metrics["enc4/task"] < 0.05
+    assert losses.metrics["enc4/group"] < 0.05
+    assert losses.metrics["task_accuracy"] == losses.metrics["group_accuracy"] == 1
