@@ -83,9 +83,8 @@ def road(start: Start) -> Steps[Outcome]:
         loader = ClassLoader(cohort.train, cohort.shape, config.loop().batch_size, seed=config.seed)
         looks = cohort.held[:: max(1, -(-len(cohort.held) // _LOOKS))]
         known = np.stack([image.target for image in looks])
-        has_auc = bool(
-            np.isfinite(macro_auc(known.astype(np.float32), known))
-        )  # images of one kind have none
+        # images of one kind have none
+        has_auc = math.isfinite(macro_auc(known.astype(np.float32), known))
 
         def look() -> float:
             found = _probabilities(task, looks, cohort.shape)
